@@ -1,0 +1,7 @@
+"""sccafm: who regulates whom, in this very cell."""
+
+from sccafm.grn import GRN, read_grn
+from sccafm.inference import infer_grn
+from sccafm.pretrained import Model, load
+
+__all__ = ["GRN", "Model", "infer_grn", "load", "read_grn"]

@@ -1,0 +1,362 @@
+"""Tables of edges: the truths that networks are judged by, and the networks themselves.
+
+Genes are matched without regard to case, to white space, or to the version of an Ensembl id. Where an AnnData is at hand, the names in its
+var columns lead to its var_names, so that a truth in symbols meets a matrix in Ensembl ids and the other way round.
+Every truth comes with a receipt of what was mapped and lost: `Truth`.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+SOURCE_TARGET = (
+    ("source", "target"),
+    ("Gene1", "Gene2"),
+    ("TF", "target"),
+    ("TF", "gene"),
+    ("regulator", "target"),
+    ("source_genesymbol", "target_genesymbol"),
+)
+WEIGHTS = ("weight", "score", "importance", "EdgeWeight", "confidence")
+VERSIONED_ID = re.compile(r"^(ENS[A-Z]*\d+)\.\d+$")
+NETWORK_LABELS = ("group", "cell", "cell_id")
+ALIAS_COLUMNS = (
+    "gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id",
+    "symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """True edges and the receipt of their reading.
+
+    `n_rows == n_mapped + n_filtered + n_unmapped + n_self_loops + n_duplicates`; a row is counted at the first of
+    these that applies, in the order filtered, unmapped, self-loop, duplicate.
+    """
+
+    edges: pd.DataFrame  # source, target: unique, without self-loops, spelled as the measured genes where given
+    n_rows: int
+    n_mapped: int
+    n_unmapped: int  # an end is empty or not measured
+    n_self_loops: int
+    n_duplicates: int
+    n_filtered: int = 0  # below the confidence or score that was asked for
+    unmapped_genes: tuple[str, ...] = field(default=(), repr=False)  # up to ten examples
+
+    def __repr__(self) -> str:
+        lost = f", e.g. {', '.join(self.unmapped_genes[:3])}" if self.unmapped_genes else ""
+        return (
+            f"Truth: {self.n_mapped:,} edges of {self.edges['source'].nunique():,} regulators from {self.n_rows:,} rows "
+            f"({self.n_filtered:,} filtered, {self.n_unmapped:,} unmapped{lost}, {self.n_self_loops:,} self-loops, "
+            f"{self.n_duplicates:,} duplicates)"
+        )
+
+
+def gene_keys(names: Iterable) -> pd.Index:
+    """Spelling by which genes are matched: stripped, upper case, Ensembl version cut; missing names become ''."""
+    code, unique = pd.factorize(np.asarray(list(names), dtype=object))  # each spelling is cleaned once; missing is -1
+    keys = [VERSIONED_ID.sub(r"\1", str(name).strip().upper()) for name in unique]
+    return pd.Index(np.array([*keys, ""], dtype=object)[code])
+
+
+def gene_lookup(genes: AnnData | Iterable[str]) -> dict[str, str]:
+    """Dictionary from gene key to the spelling of a measured gene; the first of two genes with one key wins.
+
+    Of an AnnData, var_names come first, then the columns of var that usually carry symbols or Ensembl ids
+    (`ALIAS_COLUMNS`).
+    """
+    is_adata = isinstance(genes, AnnData)
+    names = pd.Index(genes.var_names if is_adata else genes).astype(str)
+    keys = gene_keys(names)
+    lookup: dict[str, str] = {}
+    for key, name in zip(keys, names, strict=True):
+        lookup.setdefault(key, name)
+    for column in ALIAS_COLUMNS if is_adata else ():
+        if column in genes.var:
+            for alias, key in zip(gene_keys(genes.var[column]), keys, strict=True):
+                lookup.setdefault(alias, lookup[key])
+    lookup.pop("", None)
+    return lookup
+
+
+def spell(names: Iterable, lookup: dict[str, str]) -> pd.Index:
+    """Names as the measured genes spell them; a gene that is not measured keeps its key."""
+    return pd.Index([lookup.get(key, key) for key in gene_keys(names)], dtype=object)
+
+
+def read_edges(
+    table: "pd.DataFrame | str | Path | Truth",
+    genes: AnnData | Iterable[str] | None = None,
+    *,
+    regulators: Iterable[str] = (),
+    keep: Sequence[bool] | None = None,
+) -> Truth:
+    """Edges of a table, matched to the measured genes, with a receipt.
+
+    Parameters
+    ----------
+    table
+        A table, or a CSV or TSV file, with the columns source, target or Gene1, Gene2 or TF, target (any case); other
+        columns are ignored. Symbols or Ensembl ids.
+    genes
+        Measured genes. None keeps every gene, in its first spelling.
+    regulators
+        Sources that are accepted although they are not measured.
+    keep
+        One boolean per row; the others are counted as filtered.
+
+    Raises
+    ------
+    KeyError
+        No known pair of columns.
+    """
+    table = table.edges if isinstance(table, Truth) else _read(table)
+    source, target = edge_columns(table)
+    kept = np.ones(len(table), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
+    ends = table.loc[kept, [source, target]]
+    if genes is None:
+        genes = ends.to_numpy().ravel()
+    lookup = gene_lookup(genes)
+    source_lookup = gene_lookup(regulators) | lookup
+    edges = pd.DataFrame({
+        "source": [source_lookup.get(key) for key in gene_keys(ends[source])],
+        "target": [lookup.get(key) for key in gene_keys(ends[target])],
+    }, dtype=object)  # fmt: skip
+    is_mapped = edges.notna().all(axis=1)
+    lost = pd.unique(ends.to_numpy()[edges.isna().to_numpy()].astype(str))
+    mapped = edges[is_mapped]
+    proper = mapped[mapped["source"] != mapped["target"]]
+    unique = proper.drop_duplicates(ignore_index=True)
+    return Truth(
+        edges=unique,
+        n_rows=len(table),
+        n_mapped=len(unique),
+        n_unmapped=int((~is_mapped).sum()),
+        n_self_loops=len(mapped) - len(proper),
+        n_duplicates=len(proper) - len(unique),
+        n_filtered=int((~kept).sum()),
+        unmapped_genes=tuple(lost[:10]),
+    )
+
+
+def read_beeline(table: pd.DataFrame | str | Path, genes: AnnData | Iterable[str] | None = None) -> Truth:
+    """A BEELINE reference network (columns Gene1, Gene2; Pratapa et al., Nature Methods 2020).
+
+    BEELINE writes mouse symbols in upper case, and its STRING files hold each edge twice; both are taken care of.
+    Parameters and errors as in `read_edges`.
+    """
+    return read_edges(table, genes)
+
+
+def read_collectri(
+    table: pd.DataFrame | str | Path,
+    genes: AnnData | Iterable[str] | None = None,
+    *,
+    levels: Sequence[str] | None = None,
+) -> Truth:
+    """A DoRothEA or CollecTRI table (source, target or tf, target, and for DoRothEA `confidence` A to E).
+
+    Complexes (`COMPLEX:...`, AP1, NFKB) are no genes and count as unmapped where `genes` are given.
+
+    Parameters
+    ----------
+    levels
+        DoRothEA levels to keep, for instance `("A", "B", "C")`; None keeps all.
+
+    Raises
+    ------
+    KeyError
+        No known pair of columns, or `levels` for a table without a column `confidence`.
+    """
+    table = _read(table)
+    if levels is None:
+        return read_edges(table, genes)
+    confidence = table[_column(table, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
+    return read_edges(table, genes, keep=confidence.astype(str).str.strip().str.upper().isin(levels))
+
+
+def read_chip_atlas(
+    table: pd.DataFrame | str | Path,
+    genes: AnnData | Iterable[str] | None = None,
+    *,
+    min_score: float = 50.0,
+    cell_type: str | None = None,
+) -> Truth:
+    """A ChIP-Atlas table of target genes (Oki et al., EMBO Reports 2018), or a long table with a score.
+
+    The wide table has a column `Target_genes`, one `<antigen>|Average`, and one `<experiment>|<cell type>` per
+    experiment. The long one is read by `read_edges` and needs a column `score`.
+
+    Parameters
+    ----------
+    min_score
+        Smallest binding score (-10 log10 of MACS2's q) of a true edge; 50 means q < 1e-5.
+    cell_type
+        Of a wide table, the mean over the experiments in this cell type instead of the average of all.
+
+    Raises
+    ------
+    KeyError
+        A column is missing, or no experiment is from `cell_type`.
+    """
+    table = _read(table)
+    if "target_genes" in table.columns.str.lower():
+        table = _long_chip_atlas(table, cell_type)
+    score = pd.to_numeric(table[_column(table, ("score",), "add one: `table['score'] = ...`")])
+    return read_edges(table, genes, keep=score >= min_score)
+
+
+def gene_duplicates(adata: AnnData) -> np.ndarray:
+    """True for genes whose name, but for case and version, stood earlier in var_names."""
+    return gene_keys(adata.var_names).duplicated()
+
+
+def score_matrix(scores, group: str | None = None) -> pd.DataFrame:
+    """A network as a DataFrame regulators x targets of floats; edges that a long table does not hold are `-inf`.
+
+    Parameters
+    ----------
+    scores
+        An object with `.matrix(group)`, a DataFrame regulators x targets, or a long table
+        `source, target, weight`. Larger is more likely; pass absolute weights of a signed network.
+    group
+        Group of a GRN or of a long table with a column `group`.
+
+    Raises
+    ------
+    KeyError
+        Unknown columns, or a group that is absent.
+    ValueError
+        NaN scores, an empty table, several networks in one long table, or an unlabelled array.
+    """
+    if hasattr(scores, "matrix"):
+        matrix = scores.matrix() if group is None else scores.matrix(group)
+    elif not isinstance(scores, pd.DataFrame):
+        raise ValueError(
+            f"expected a GRN or a DataFrame, got {type(scores).__name__}; label an array: "
+            "`pd.DataFrame(array, index=regulators, columns=genes)`"
+        )
+    elif _is_long(scores):
+        matrix = _pivot(_one_network(scores, group))
+    else:
+        matrix = scores
+    if not matrix.size:
+        raise ValueError(f"expected at least one regulator and one target, got a matrix of shape {matrix.shape}")
+    matrix = matrix.astype(float)
+    if matrix.isna().to_numpy().any():
+        n_missing = int(matrix.isna().to_numpy().sum())
+        raise ValueError(
+            f"{n_missing:,} of {matrix.size:,} scores are NaN; let missing edges rank last: `scores.fillna(-numpy.inf)`"
+        )
+    return matrix
+
+
+def aligned(
+    matrix: pd.DataFrame, regulators: pd.Index, genes: pd.Index, lookup: dict[str, str], what: str = "scores"
+) -> np.ndarray:
+    """Scores as an array `regulators` x `genes`; what the matrix does not hold is `-inf`.
+
+    Rows or columns that name one gene twice are joined by their highest score, with a warning.
+    """
+    values = matrix.set_axis(spell(matrix.index, lookup), axis=0).set_axis(spell(matrix.columns, lookup), axis=1)
+    n_twice = int(values.index.duplicated().sum() + values.columns.duplicated().sum())
+    if n_twice:
+        warnings.warn(f"{what}: {n_twice} genes stand there twice; the highest score is kept", stacklevel=3)
+        values = values.groupby(level=0).max().T.groupby(level=0).max().T
+    row, column = values.index.get_indexer(regulators), values.columns.get_indexer(genes)
+    out = np.full((len(regulators), len(genes)), -np.inf)
+    out[np.ix_(row >= 0, column >= 0)] = values.to_numpy(dtype=float)[np.ix_(row[row >= 0], column[column >= 0])]
+    return out
+
+
+def spelled_edges(table: "pd.DataFrame | Truth", lookup: dict[str, str]) -> pd.DataFrame:
+    """Columns source, target of a table of edges, as the measured genes spell them; missing names become ''."""
+    table = table.edges if isinstance(table, Truth) else table
+    source, target = edge_columns(table)
+    return pd.DataFrame({"source": spell(table[source], lookup), "target": spell(table[target], lookup)})
+
+
+def edge_columns(table: pd.DataFrame) -> tuple[str, str]:
+    """Names of the source and target columns of a long table; KeyError if there is no known pair."""
+    names = {str(column).lower(): column for column in table.columns}
+    for source, target in SOURCE_TARGET:
+        if source.lower() in names and target.lower() in names:
+            return names[source.lower()], names[target.lower()]
+    raise KeyError(
+        f"expected columns source, target (or Gene1, Gene2; TF, target; regulator, target), got "
+        f"{list(table.columns[:8])}; rename them: `table.rename(columns={{'my_tf': 'source', 'my_gene': 'target'}})`"
+    )
+
+
+def _read(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+    if isinstance(table, pd.DataFrame):
+        return table
+    is_tabbed = len(pd.read_csv(table, sep="\t", nrows=0).columns) > 1
+    return pd.read_csv(table, sep="\t" if is_tabbed else ",", dtype=str, keep_default_na=False)
+
+
+def _column(table: pd.DataFrame, wanted: Sequence[str], mend: str) -> str:
+    for column in table.columns:
+        if str(column).lower() in {name.lower() for name in wanted}:
+            return column
+    raise KeyError(f"expected a column {' or '.join(wanted)}, got {list(table.columns[:8])}; {mend}")
+
+
+def _long_chip_atlas(table: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
+    label, column = table.columns.str.split("|").str[-1], _column(table, ("target_genes",), "")
+    averages = [name for name in table.columns if name.endswith("|Average")]
+    if not averages:
+        raise KeyError(f"expected a column '<antigen>|Average', got {list(table.columns[:8])}")
+    is_wanted = label == ("Average" if cell_type is None else cell_type)
+    if not is_wanted.any():
+        raise KeyError(f"no experiment in cell type {cell_type!r}; there are {sorted(set(label[2:]))[:20]}")
+    score = table.loc[:, is_wanted].apply(pd.to_numeric).mean(axis=1)
+    return pd.DataFrame({"source": averages[0].removesuffix("|Average"), "target": table[column], "score": score})
+
+
+def _is_long(scores: pd.DataFrame) -> bool:
+    if all(pd.api.types.is_numeric_dtype(dtype) for dtype in scores.dtypes):
+        return False
+    edge_columns(scores)
+    return True
+
+
+def _one_network(scores: pd.DataFrame, group: str | None) -> pd.DataFrame:
+    label = next((name for name in NETWORK_LABELS if name in scores.columns), None)
+    if label is None or (group is None and scores[label].nunique() == 1):
+        return scores
+    present = list(pd.unique(scores[label]))
+    if group is None:
+        raise ValueError(
+            f"the table holds {len(present)} networks in column {label!r}; pick one: `group={present[0]!r}`, or pool them first"
+        )
+    if group not in present:
+        raise KeyError(f"group {group!r} is absent; the table holds {present[:20]}")
+    return scores[scores[label] == group]
+
+
+def _pivot(table: pd.DataFrame) -> pd.DataFrame:
+    source, target = edge_columns(table)
+    weight = _column(table, WEIGHTS, "rename it: `table.rename(columns={'my_score': 'weight'})`")
+    edges = pd.DataFrame({"source": table[source], "target": table[target], "weight": table[weight].astype(float)})
+    if edges["weight"].isna().any():
+        raise ValueError(
+            f"{edges['weight'].isna().sum():,} of {len(edges):,} weights are NaN; drop them, missing edges rank last: "
+            f"`table.dropna(subset=[{weight!r}])`"
+        )
+    edges[["source", "target"]] = edges[["source", "target"]].apply(gene_keys)
+    n_twice = int(edges.duplicated(["source", "target"]).sum())
+    if n_twice:
+        warnings.warn(f"scores: {n_twice:,} edges stand there twice; the highest weight is kept", stacklevel=4)
+    edges = edges.sort_values("weight").drop_duplicates(["source", "target"], keep="last")
+    genes = pd.Index(pd.unique(edges[["source", "target"]].to_numpy().ravel("F")))
+    regulators = pd.Index(pd.unique(edges["source"]))
+    values = np.full((len(regulators), len(genes)), -np.inf)
+    values[regulators.get_indexer(edges["source"]), genes.get_indexer(edges["target"])] = edges["weight"]
+    return pd.DataFrame(values, index=regulators, columns=genes)

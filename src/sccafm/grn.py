@@ -1,0 +1,341 @@
+"""GRN: every cell's directed network, its contexts and its summary, with names on everything.
+
+Rows are ``source -> target`` throughout: regulators in rows, targets in columns.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from sccafm.store import PART_CELLS, CellEdges, Part, Store, StoredEdges, n_parts, read_arrays, read_header
+
+ALL = "all"  # the one group of a run without groupby
+
+
+@dataclass(frozen=True)
+class GRN:
+    """Per-cell gene regulatory networks of one data set.
+
+    Made by `sccafm.infer_grn` and `sccafm.read_grn`. ``len(grn)`` is the number of cells; ``grn["cell name"]`` is the
+    table of one cell's edges.
+    """
+
+    cells: pd.Index
+    genes: pd.DataFrame  # targets: index name; columns symbol, gene_id, is_tf
+    groups: pd.Series  # group of each cell, categorical; "all" without groupby
+    edges: CellEdges | StoredEdges  # kept edges, in memory or on disk
+    in_prior: np.ndarray  # T G bool: the prior network holds the edge
+    sums: dict[str, np.ndarray] = field(repr=False)  # scores: groups T G; u: T M; v: G M, float64 sums over cells
+    arrays: dict[str, np.ndarray] = field(repr=False)  # context: C M; summary: C D; kept factors
+    params: dict = field(repr=False)  # run card
+    adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __repr__(self) -> str:
+        source, target = self._strongest()
+        groups = f"\n  groups of {self.groups.name}: {self._listing()}" if self.groups.name != ALL else ""
+        return (
+            f"GRN of {len(self):,} cells: {len(self.regulators):,} regulators x {len(self.targets):,} targets, "
+            f"{len(self.edges):,} edges kept ({len(self.edges) / max(len(self), 1):,.0f} a cell, "
+            f"{'on disk' if isinstance(self.edges, StoredEdges) else 'in memory'}){groups}\n"
+            f"  contexts: {self.context_label.nunique()} of {self.context.shape[1]} factors lead in some cell\n"
+            f"  strongest on average: {source} -> {target}\n"
+            f"  model {self.params.get('model', '?')}, weights {str(self.params.get('weights_hash', '?'))[:12]}"
+        )
+
+    def _listing(self) -> str:
+        counts = self.groups.value_counts(sort=False)
+        return ", ".join(f"{group} ({n})" for group, n in counts.items())
+
+    def _strongest(self) -> tuple[str, str]:
+        mean = self.matrix()
+        row, column = np.unravel_index(np.argmax(mean.to_numpy()), mean.shape)
+        return mean.index[row], mean.columns[column]
+
+    @property
+    def targets(self) -> pd.Index:
+        """All genes that were read, regulators among them."""
+        return self.genes.index
+
+    @cached_property
+    def regulators(self) -> pd.Index:
+        return self.genes.index[self.genes["is_tf"].to_numpy()]
+
+    def __getitem__(self, cell: str) -> pd.DataFrame:
+        return self.to_frame([cell]).drop(columns="cell").reset_index(drop=True)
+
+    def to_frame(self, cells: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Kept edges as a long table, the strongest of a cell first.
+
+        Parameters
+        ----------
+        cells
+            One cell's name or several; None: all of them.
+
+        Returns
+        -------
+        DataFrame with the columns cell, source, target (categorical), weight (float32, 0 to 1) and in_prior (bool:
+        the prior network holds the edge).
+        """
+        names = [cells] if isinstance(cells, str) else cells
+        positions = np.arange(len(self)) if names is None else self._positions(names)
+        found = self.edges.of(positions)
+        order = np.lexsort((found.edge, -found.weight, np.repeat(*self._ranks(found))))
+        source, target = np.divmod(found.edge[order], len(self.targets))
+        return pd.DataFrame(
+            {
+                "cell": pd.Categorical.from_codes(found.cell[order], self.cells),
+                "source": pd.Categorical.from_codes(source, self.regulators),
+                "target": pd.Categorical.from_codes(target, self.targets),
+                "weight": found.weight[order],
+                "in_prior": self.in_prior.ravel()[found.edge[order]],
+            }
+        )
+
+    @staticmethod
+    def _ranks(found: CellEdges) -> tuple[np.ndarray, np.ndarray]:
+        """Rank of each run of one cell, and the run's length: cells stay in the order they were asked for."""
+        starts = np.flatnonzero(np.append(True, np.diff(found.cell) != 0)) if len(found) else np.zeros(0, int)
+        return np.arange(len(starts)), np.diff(np.append(starts, len(found)))
+
+    def _positions(self, names: Iterable[str]) -> np.ndarray:
+        names = list(names)
+        positions = self.cells.get_indexer(names)
+        if (positions < 0).any():
+            missing = [name for name, p in zip(names, positions, strict=True) if p < 0]
+            raise KeyError(
+                f"{len(missing)} cells are not in this GRN, first {missing[0]!r}; cells look like {self.cells[0]!r}"
+            )
+        return positions
+
+    def matrix(self, group: object = None) -> pd.DataFrame:
+        """Mean score of every regulator-target pair over a group's cells: exact, not only over kept edges.
+
+        Parameters
+        ----------
+        group
+            A group of `groupby`; None: all cells.
+
+        Returns
+        -------
+        DataFrame regulators x targets, float64 in [0, 1], self-edges included.
+        """
+        counts = self.group_sizes.to_numpy()
+        if group is None:
+            total, cells = self.sums["scores"].sum(0), counts.sum()
+        else:
+            code = self._code(group)
+            total, cells = self.sums["scores"][code], counts[code]
+        return pd.DataFrame(total / max(cells, 1), index=self.regulators, columns=self.targets)
+
+    @property
+    def group_sizes(self) -> pd.Series:
+        """Cells of each group."""
+        return self.groups.value_counts(sort=False)
+
+    def _code(self, group: object) -> int:
+        categories = self.groups.cat.categories
+        if group not in categories:
+            hint = "infer with groupby= to have groups" if self.groups.name == ALL else f"of {self.groups.name!r}"
+            raise KeyError(f"no group {group!r}; there are {list(categories)} ({hint})")
+        return categories.get_loc(group)
+
+    def pool(self, top_k: int | None = None) -> pd.DataFrame:
+        """Mean networks of all groups as one long table, the strongest edges of a group first.
+
+        Parameters
+        ----------
+        top_k
+            Edges to keep of each group; None: all pairs with a score above 0. Self-edges are never kept.
+
+        Returns
+        -------
+        DataFrame with the columns group, source, target, weight (float64), n_cells, in_prior. The pairs of a group are
+        unique, so one group's rows are a network for decoupler.
+        """
+        tables = []
+        positions = self.targets.get_indexer(self.regulators)
+        for group, size in self.group_sizes.items():
+            if size == 0:
+                continue
+            scores = self.matrix(group).to_numpy()
+            scores[np.arange(len(positions)), positions] = 0
+            flat = scores.ravel()
+            order = np.argsort(-flat, kind="stable")[:top_k]
+            order = order[flat[order] > 0]
+            source, target = np.divmod(order, len(self.targets))
+            table = {
+                "group": group,
+                "source": pd.Categorical.from_codes(source, self.regulators),
+                "target": pd.Categorical.from_codes(target, self.targets),
+                "weight": flat[order],
+                "n_cells": size,
+                "in_prior": self.in_prior.ravel()[order],
+            }
+            tables.append(pd.DataFrame(table))
+        pooled = pd.concat(tables, ignore_index=True)
+        return pooled.astype({"group": self.groups.dtype})
+
+    @cached_property
+    def context(self) -> pd.DataFrame:
+        """Share of each cell's regulation that flows through each factor: cells x factors, rows sum to 1."""
+        values = self.arrays["context"]
+        return pd.DataFrame(values, index=self.cells, columns=factor_names(values.shape[1]))
+
+    @cached_property
+    def context_label(self) -> pd.Series:
+        """The factor that carries most of a cell's regulation, categorical."""
+        codes = self.arrays["context"].argmax(1)
+        labels = pd.Categorical.from_codes(codes, self.context.columns)
+        return pd.Series(labels, index=self.cells, name="context")
+
+    @cached_property
+    def context_entropy(self) -> pd.Series:
+        """Entropy of a cell's context in nats: 0 if one factor carries all, log M if all carry the same."""
+        share = self.arrays["context"].astype(np.float64)
+        entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), 1)
+        return pd.Series(entropy, index=self.cells, name="context_entropy")
+
+    @property
+    def summary(self) -> np.ndarray:
+        """The encoder's cell token: cells x width, float32."""
+        return self.arrays["summary"]
+
+    def factors_table(self, n_top: int = 5) -> pd.DataFrame:
+        """What each factor is made of.
+
+        Returns
+        -------
+        DataFrame, one row per factor: share of cells that it leads, mean share of a cell's regulation, and the
+        regulators and targets that give it most of their weight (mean over cells, strongest first).
+        """
+        regulators = top_names(self.sums["u"], self.regulators, n_top)
+        targets = top_names(self.sums["v"], self.targets, n_top)
+        led = self.context_label.value_counts(sort=False, normalize=True)
+        return pd.DataFrame(
+            {
+                "share_of_cells": led.to_numpy(),
+                "mean_context": self.arrays["context"].mean(0),
+                "top_regulators": regulators,
+                "top_targets": targets,
+            },
+            index=self.context.columns,
+        )
+
+    def factors(self, cell: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """One cell's factors, for runs with ``keep_factors=True``.
+
+        Returns
+        -------
+        u: regulators x factors, v: targets x factors; ``u @ v.T`` are the cell's scores.
+        """
+        if "u_index" not in self.arrays:
+            raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
+        (position,) = self._positions([cell])
+        size = self.context.shape[1]
+        dense = [
+            unpack_factors(self.arrays[f"{name}_index"][position], self.arrays[f"{name}_value"][position], size)
+            for name in "uv"
+        ]
+        rows = (self.regulators, self.targets)
+        return tuple(
+            pd.DataFrame(d, index=index, columns=self.context.columns) for d, index in zip(dense, rows, strict=True)
+        )
+
+    def write(self, folder: str | Path) -> Path:
+        """Write everything to a new folder; `sccafm.read_grn` reads it back.
+
+        Raises
+        ------
+        ValueError
+            The folder is not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} is not empty; give a new folder")
+        store = Store(folder, {"run": self.params["run"], "params": self.params}, self.tables())
+        for number in range(n_parts(len(self))):
+            cells = np.arange(number * PART_CELLS, min((number + 1) * PART_CELLS, len(self)))
+            store.add(number, Part(self.edges.of(cells), {k: a[cells] for k, a in self.arrays.items()}), self.sums)
+        store.complete()
+        return folder
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What the numbers in the parts mean."""
+        cells = pd.DataFrame({"cell": self.cells.astype(str), "group": self.groups.to_numpy()})
+        return {"genes": self.genes.rename_axis("name").reset_index(), "cells": cells, "edges": self._edge_table()}
+
+    def _edge_table(self) -> pd.DataFrame:
+        edge = np.arange(self.in_prior.size, dtype=np.int32)
+        source, target = np.divmod(edge, len(self.targets))
+        return pd.DataFrame(
+            {
+                "edge": edge,
+                "source": pd.Categorical.from_codes(source, self.regulators),
+                "target": pd.Categorical.from_codes(target, self.targets),
+                "in_prior": self.in_prior.ravel(),
+            }
+        )
+
+
+def read_grn(folder: str | Path) -> GRN:
+    """Read networks that `GRN.write` or ``infer_grn(store=...)`` wrote; edges stay on disk until asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no networks.
+    ValueError
+        The run that wrote them has not finished.
+    """
+    folder = Path(folder)
+    header = read_header(folder)
+    if not header["complete"]:
+        raise ValueError(f"{folder} holds an unfinished run; call infer_grn with the same arguments again to finish it")
+    genes = pd.read_parquet(folder / "genes.parquet").set_index("name")
+    cells = pd.read_parquet(folder / "cells.parquet")
+    n_cells = len(cells)
+    kept = ["context", "summary"]
+    if header["run"]["keep_factors"]:
+        kept += ["u_index", "u_value", "v_index", "v_value"]
+    in_prior = pd.read_parquet(folder / "edges.parquet", columns=["in_prior"])["in_prior"].to_numpy()
+    groups = cells["group"].astype("category")
+    return GRN(
+        cells=pd.Index(cells["cell"]).rename(None),
+        genes=genes.rename_axis(None),
+        groups=groups.set_axis(cells["cell"]).rename_axis(None).rename(header["run"]["groupby"] or ALL),
+        edges=StoredEdges(folder, n_cells),
+        in_prior=in_prior.reshape(-1, len(genes)),
+        sums=load_file(folder / "sums.safetensors"),
+        arrays={name: read_arrays(folder, n_cells, name) for name in kept},
+        params=header["params"],
+    )
+
+
+def factor_names(size: int) -> pd.Index:
+    return pd.Index([f"factor_{m:03d}" for m in range(size)])
+
+
+def top_names(sums: np.ndarray, names: pd.Index, n_top: int) -> list[str]:
+    """Names of the rows that weigh most in each column, as text: N M -> M."""
+    best = np.argsort(-sums, axis=0, kind="stable")[:n_top]  # n_top M
+    return [", ".join(str(names[i]) for i in column if sums[i, m] > 0) for m, column in enumerate(best.T)]
+
+
+def pack_factors(dense: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the `width` entries of each row that are not zero: ... M -> ... width (index uint16), ... width (value)."""
+    index = np.sort(np.argpartition(-dense, width - 1, axis=-1)[..., :width], axis=-1)
+    return index.astype(np.uint16), np.take_along_axis(dense, index, -1)
+
+
+def unpack_factors(index: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
+    dense = np.zeros((*index.shape[:-1], size), dtype=value.dtype)
+    np.put_along_axis(dense, index.astype(np.int64), value, -1)
+    return dense

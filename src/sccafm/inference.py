@@ -1,0 +1,418 @@
+"""infer_grn: where data meets model. Cells are read block by block, and their networks written as they come."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sccafm.batch import Factors, Tokens
+from sccafm.genes import spell
+from sccafm.grn import ALL, GRN, factor_names, pack_factors, read_grn
+from sccafm.nn import SFM
+from sccafm.preprocess import blocks
+from sccafm.pretrained import Model, load, load_cached
+from sccafm.reading import Reading, read
+from sccafm.store import PART_CELLS, CellEdges, Part, Store, n_parts
+from sccafm.tokenizer import tokenize
+
+UNASSIGNED = "unassigned"
+POPULATION_EDGES = 10_000  # edges of the population network that uns keeps per group
+
+
+def infer_grn(
+    adata,
+    model: Model | str | Path | None = None,
+    *,
+    groupby: str | None = None,
+    regulators: str | Sequence[str] = "dna_binding",
+    genes: Sequence[str] | None = None,
+    n_top_genes: int | None = 2000,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    species: str | None = None,
+    condition_keys: Mapping[str, str] | None = None,
+    preprocess: str = "auto",
+    top_k: int | None = 1000,
+    min_weight: float | None = None,
+    keep_factors: bool = False,
+    store: str | Path | None = None,
+    batch_size: int | str = "auto",
+    device: str = "auto",
+    key_added: str = "sccafm",
+    copy: bool = False,
+    progress: bool = True,
+) -> GRN:
+    """Infer a directed regulatory network for every cell.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, human or mouse; counts or normalised values in X, a layer or raw; in memory or backed.
+    model
+        What `sccafm.load` returned, or takes; None: the model that ships with the library.
+    groupby
+        Column of obs; `GRN.matrix` and `GRN.pool` then give the exact mean network of each group.
+    regulators
+        "dna_binding": DNA-binding transcription factors of the species' list. "all": also cofactors and other
+        regulators of the list. Or names, which may be any genes of the vocabulary.
+    genes
+        Names of the genes to read. None: the regulators that are seen in at least 2 % of the cells and the
+        `n_top_genes` most variable other genes; data of at most `n_top_genes` genes are taken whole.
+    n_top_genes
+        None: every gene that the vocabulary holds.
+    layer
+        Layer to read. None: the first of layers["counts"], X and raw that holds counts, else normalised values.
+    gene_key
+        Column of var with the gene names, which then label the results. None: every usual column is looked at, and
+        var_names label the results.
+    species
+        "human" or "mouse". None: from obs, uns or the names.
+    condition_keys
+        Maps "platform", "species", "tissue", "disease" to columns of obs. None: CELLxGENE's names are looked for.
+    preprocess
+        "auto": counts are read as log1p of counts per 10,000, log-normalised values as they are. "none": the matrix
+        is read as it is.
+    top_k
+        Edges to keep of each cell, the strongest; None: no limit. Self-edges are never kept.
+    min_weight
+        Least weight of a kept edge, between 0 and 1.
+    keep_factors
+        Keep each cell's factors, from which every score can be had (`GRN.factors`).
+    store
+        Folder to which edges go while cells are read: memory then stays flat in the number of cells. A run that was
+        killed is taken up after the last finished part (500 cells) when called again.
+    batch_size
+        Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
+        answer has the same bits whatever the batch.
+    device
+        "auto", "cpu", "cuda", ...; ignored for a loaded model, which stays where it is.
+    key_added
+        Name of what is written to `adata`.
+    copy
+        Leave `adata` alone and annotate a copy, `GRN.adata`.
+    progress
+        Print the receipt and show a bar.
+
+    Returns
+    -------
+    GRN
+        And in `adata`, with ``key_added="sccafm"``: ``obsm["X_sccafm_sfm"]`` (float32, the encoder's cell token),
+        ``obsm["sccafm_context"]`` (DataFrame, float32), ``obs["sccafm_context"]`` (categorical),
+        ``obs["sccafm_context_entropy"]`` (float64), ``var["is_tf"]``, ``var["sccafm_in_vocab"]`` (bool),
+        ``uns["sccafm"]["grn"]`` (population network: the strongest edges of each group) and
+        ``uns["sccafm"]["params"]`` (run card with the receipt of the gene mapping).
+
+    Raises
+    ------
+    ValueError, KeyError
+        Data that cannot be read: the message says what was expected, what came and what mends it.
+    """
+    check_settings(top_k, min_weight, batch_size, genes, n_top_genes)
+    model = as_model(model, device)
+    reading = read(
+        adata,
+        model,
+        regulators=regulators,
+        genes=genes,
+        n_top_genes=n_top_genes,
+        layer=layer,
+        gene_key=gene_key,
+        species=species,
+        condition_keys=condition_keys,
+        preprocess=preprocess,
+    )
+    groups = find_groups(adata, groupby)
+    if progress:
+        print(reading.receipt)
+    run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors)
+    params = parameters(model, reading, run)
+    grn = empty_grn(model, reading, groups, groupby, params)
+    size = pass_size(batch_size, model)
+    inferred = Inference(model.sfm, reading, grn, top_k, min_weight, keep_factors, size)
+    grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+        object.__setattr__(grn, "adata", adata)
+    annotate(adata, grn, reading, key_added)
+    return grn
+
+
+class Inference:
+    """One run over the cells of a data set."""
+
+    def __init__(
+        self,
+        sfm: SFM,
+        reading: Reading,
+        grn: GRN,
+        top_k: int | None,
+        min_weight: float | None,
+        keep_factors: bool,
+        batch_size: int,
+    ):
+        self.sfm, self.reading, self.grn = sfm, reading, grn
+        self.top_k, self.min_weight, self.keep_factors = top_k, min_weight, keep_factors
+        self.batch_size = batch_size
+        self.device = next(sfm.parameters()).device
+        self.group_codes = grn.groups.cat.codes.to_numpy()
+        self.self_edges = np.flatnonzero(reading.is_tf) + np.arange(reading.is_tf.sum()) * len(reading.names)
+
+    def to_memory(self, progress: bool) -> GRN:
+        parts, sums = [], self._no_sums()
+        with self._bar(progress) as bar:
+            for number in range(n_parts(len(self.grn))):
+                parts.append(self._part(number, sums, bar))
+        arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in parts[0].arrays}
+        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "in_prior", "params")}
+        return GRN(**values, edges=CellEdges.join([p.edges for p in parts]), sums=sums, arrays=arrays)
+
+    def to_store(self, folder: str | Path, progress: bool) -> GRN:
+        header = {"run": self.grn.params["run"], "params": self.grn.params}
+        store = Store(folder, header, self.grn.tables())
+        done, sums = store.finished()
+        sums = self._no_sums() if sums is None else sums
+        with self._bar(progress) as bar:
+            bar.update(min(done * PART_CELLS, len(self.grn)))
+            for number in range(done, n_parts(len(self.grn))):
+                store.add(number, self._part(number, sums, bar), sums)
+        store.complete()
+        return read_grn(folder)
+
+    def _bar(self, progress: bool) -> tqdm:
+        return tqdm(total=len(self.grn), desc="sccafm", unit="cell", disable=not progress)
+
+    def _no_sums(self) -> dict[str, np.ndarray]:
+        regulators, targets = self.grn.in_prior.shape
+        factors = self.sfm.config.num_factors
+        groups = len(self.grn.groups.cat.categories)
+        return {
+            "scores": np.zeros((groups, regulators, targets)),
+            "u": np.zeros((regulators, factors)),
+            "v": np.zeros((targets, factors)),
+        }
+
+    def _part(self, number: int, sums: dict[str, np.ndarray], bar: tqdm) -> Part:
+        first = number * PART_CELLS
+        last = min(first + PART_CELLS, len(self.grn))
+        edges, arrays = [], []
+        for start, stop in blocks(last - first, self.batch_size):
+            batch_edges, batch_arrays = self._batch(first + start, first + stop, sums)
+            edges.extend(batch_edges)
+            arrays.append(batch_arrays)
+            bar.update(stop - start)
+        joined = {name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]}
+        return Part(CellEdges.join(edges), joined)
+
+    def _batch(self, start: int, stop: int, sums: dict[str, np.ndarray]) -> tuple[list[CellEdges], dict]:
+        reading = self.reading
+        values = reading.matrix.read(start, stop, reading.columns)
+        tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
+        u, v, context, summary = self._factors(tokens)
+        edges = []
+        for i in range(stop - start):
+            scores = (u[i] @ v[i].T).cpu().numpy()  # T G
+            sums["scores"][self.group_codes[start + i]] += scores
+            edge, weight = select_edges(scores, self.top_k, self.min_weight, self.self_edges)
+            edges.append(CellEdges(np.full(len(edge), start + i, np.int32), edge, weight))
+        u, v = u.cpu().numpy(), v.cpu().numpy()
+        for i in range(stop - start):  # one by one: the sums are then the same for every batch size
+            sums["u"] += u[i]
+            sums["v"] += v[i]
+        arrays = {"context": context.cpu().numpy(), "summary": summary.cpu().numpy()}
+        if self.keep_factors:
+            width = min(self.sfm.config.topk or u.shape[-1], u.shape[-1])
+            for name, dense in (("u", u), ("v", v)):
+                arrays[f"{name}_index"], arrays[f"{name}_value"] = pack_factors(dense, width)
+        return edges, arrays
+
+    @torch.inference_mode()
+    def _factors(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """u of the regulators (C T M), v (C G M), context (C M) and summary (C D)."""
+        on_cpu = self.device.type == "cpu"
+        step = 1 if on_cpu else len(tokens)
+        found = []
+        for start in range(0, len(tokens), step):
+            factors: Factors = self.sfm(tokens[start : start + step].to(self.device))
+            u = factors.u[:, torch.from_numpy(self.reading.is_tf).to(self.device)]
+            found.append((u.float(), factors.v.float(), factors.context().float(), factors.summary.float()))
+        return tuple(torch.cat(many) for many in zip(*found, strict=True))
+
+
+def select_edges(
+    scores: np.ndarray, top_k: int | None, min_weight: float | None, excluded: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The strongest edges of one cell.
+
+    Parameters
+    ----------
+    scores
+        T G; changed in place.
+    top_k
+        How many; ties at the cut go to the lowest flat index. None: no limit.
+    min_weight
+        Least score. None: above 0.
+    excluded
+        Flat positions that are never chosen (self-edges).
+
+    Returns
+    -------
+    Flat positions in rising order (int32) and scores (float32).
+    """
+    flat = scores.reshape(-1)
+    flat[excluded] = 0
+    least = np.finfo(np.float32).tiny if min_weight is None else max(min_weight, np.finfo(np.float32).tiny)
+    if top_k is not None and top_k < len(flat):
+        cut = np.partition(flat, len(flat) - top_k)[len(flat) - top_k]
+        if cut >= least:
+            above = np.flatnonzero(flat > cut)
+            tied = np.flatnonzero(flat == cut)[: top_k - len(above)]
+            chosen = np.sort(np.concatenate([above, tied]))
+            return chosen.astype(np.int32), flat[chosen]
+    chosen = np.flatnonzero(flat >= least)
+    return chosen.astype(np.int32), flat[chosen]
+
+
+def check_settings(top_k, min_weight, batch_size, genes, n_top_genes) -> None:
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
+        raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
+    if min_weight is not None and not 0 <= min_weight <= 1:
+        raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
+    if batch_size != "auto" and (isinstance(batch_size, (bool, str)) or int(batch_size) < 1):
+        raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
+    if genes is not None and n_top_genes not in (None, 2000):
+        warnings.warn("n_top_genes has no effect where genes= names the genes to read", stacklevel=3)
+
+
+def as_model(model: Model | str | Path | None, device: str) -> Model:
+    if isinstance(model, Model):
+        if device != "auto" and torch.device(device) != model.device:
+            warnings.warn(f"device={device!r} has no effect: the loaded model is on {model.device}", stacklevel=3)
+        return model
+    if model is None:
+        return load_cached(None, str(device))
+    return load(model, device=device)
+
+
+def pass_size(batch_size: int | str, model: Model) -> int:
+    if batch_size != "auto":
+        return int(batch_size)
+    return 64 if model.device.type == "cpu" else 32
+
+
+def find_groups(adata, groupby: str | None) -> pd.Series:
+    """Group of each cell, categorical."""
+    if groupby is None:
+        return pd.Series(pd.Categorical([ALL] * adata.n_obs), index=adata.obs_names, name=ALL)
+    if groupby not in adata.obs:
+        raise KeyError(f"groupby={groupby!r} is no column of obs; there are {list(adata.obs.columns)}")
+    groups = adata.obs[groupby].astype(str).where(adata.obs[groupby].notna(), UNASSIGNED)
+    unassigned = int(adata.obs[groupby].isna().sum())
+    if unassigned:
+        warnings.warn(f"{unassigned:,} cells have no {groupby!r}; they form the group {UNASSIGNED!r}", stacklevel=3)
+    return groups.astype("category").rename(groupby)
+
+
+def digest(*things: object) -> str:
+    sha = hashlib.sha256()
+    for thing in things:
+        sha.update(thing if isinstance(thing, bytes) else str(thing).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]
+
+
+def run_card(
+    model: Model,
+    reading: Reading,
+    groups: pd.Series,
+    groupby: str | None,
+    top_k: int | None,
+    min_weight: float | None,
+    keep_factors: bool,
+) -> dict:
+    """What makes two runs the same: a store takes parts of one run only."""
+    return {
+        "weights": model.weights_hash[:16],
+        "cells": digest(*reading.matrix.obs_names),
+        "genes": digest(*reading.names, reading.gene_ids.tobytes(), reading.is_tf.tobytes()),
+        "values": f"{reading.matrix.origin} {reading.matrix.kind} {reading.digest}",
+        "conditions": digest(reading.conditions.tobytes()),
+        "groupby": groupby,
+        "groups": digest(*groups.astype(str)),
+        "top_k": top_k,
+        "min_weight": min_weight,
+        "keep_factors": keep_factors,
+        "device": model.device.type,
+    }
+
+
+def parameters(model: Model, reading: Reading, run: dict) -> dict:
+    return {
+        "model": model.source,
+        "revision": model.revision or "",
+        "weights_hash": model.weights_hash,
+        "version": version("sccafm"),
+        "torch": torch.__version__,
+        "device": str(model.device),
+        "receipt": reading.receipt.to_dict(),
+        "run": run,
+    }
+
+
+def empty_grn(model: Model, reading: Reading, groups: pd.Series, groupby: str | None, params: dict) -> GRN:
+    """Labels without results."""
+    genes = pd.DataFrame(
+        {
+            "symbol": reading.symbols.astype(str),
+            "gene_id": [model.vocabulary.gene_id(token) for token in reading.gene_ids],
+            "is_tf": reading.is_tf,
+        },
+        index=reading.names.rename(None),
+    )
+    in_prior = prior_matrix(model, reading)
+    none = CellEdges.join([])
+    return GRN(reading.matrix.obs_names, genes, groups, none, in_prior, {}, {}, params)
+
+
+def prior_matrix(model: Model, reading: Reading) -> np.ndarray:
+    """Which regulator-target pairs the prior network holds, by vocabulary token: T G bool."""
+    position = {int(token): i for i, token in enumerate(reading.gene_ids)}
+    row = dict(zip(np.flatnonzero(reading.is_tf), range(reading.is_tf.sum()), strict=True))
+    names = pd.unique(pd.concat([model.prior["Gene1"], model.prior["Gene2"]]))
+    token_of = {name: model.vocabulary.token(spell(name)) for name in names}
+    held = np.zeros((len(row), len(position)), dtype=bool)
+    for source, target in zip(model.prior["Gene1"], model.prior["Gene2"], strict=True):
+        i, j = position.get(token_of[source]), position.get(token_of[target])
+        if i in row and j is not None:
+            held[row[i], j] = True
+    return held
+
+
+def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
+    """Write the results that belong to cells and genes into the AnnData."""
+    adata.obsm[f"X_{key}_sfm"] = grn.summary
+    adata.obsm[f"{key}_context"] = grn.context
+    adata.obs[f"{key}_context"] = grn.context_label.to_numpy()
+    adata.obs[f"{key}_context"] = pd.Categorical(adata.obs[f"{key}_context"], factor_names(grn.context.shape[1]))
+    adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
+    labels = reading.labels_of(adata)
+    adata.var["is_tf"] = np.isin(labels, reading.regulator_labels)
+    adata.var[f"{key}_in_vocab"] = np.isin(labels, list(reading.known_genes))
+    network = grn.pool(POPULATION_EDGES)
+    for column in ("group", "source", "target"):
+        network[column] = network[column].astype(str)
+    columns = ["source", "target", "weight", "group", "n_cells", "in_prior"]
+    network = network[columns] if grn.groups.name != ALL else network[columns].drop(columns="group")
+    adata.uns[key] = {"grn": network, "params": storable(grn.params)}
+
+
+def storable(params: dict) -> dict:
+    """h5ad holds no None: what is unset becomes an empty text."""
+    return json.loads(json.dumps(params), object_hook=lambda d: {k: "" if v is None else v for k, v in d.items()})

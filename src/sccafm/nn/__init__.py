@@ -1,0 +1,7 @@
+"""The networks: torch and :mod:`sccafm.batch` alone; no pandas, AnnData or paths."""
+
+from sccafm.nn.efm import EFM, EFMConfig
+from sccafm.nn.sfm import SFM, SFMConfig
+from sccafm.nn.vgae import VGAE, VGAEConfig
+
+__all__ = ["EFM", "SFM", "VGAE", "EFMConfig", "SFMConfig", "VGAEConfig"]

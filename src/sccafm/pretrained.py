@@ -1,0 +1,322 @@
+"""Loads and saves models: JSON config + vocabulary + safetensors, from the bundle, a folder or the Hugging Face hub.
+
+Foreign key names are renamed here alone. Nothing is unpickled.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sccafm.genes import GeneNames, Vocabulary
+from sccafm.nn import EFM, SFM, VGAE, EFMConfig, SFMConfig, VGAEConfig
+from sccafm.resources import bundled, read_aliases, read_homologs, read_prior, read_regulators
+from sccafm.tokenizer import Conditions
+
+# Where a logical file may stand: the structured layout, the flat one, the folder itself; the first that exists is read.
+CANDIDATES = {
+    "sfm_config": ("models/sfm/sfm_config.json", "models/sfm_config.json", "sfm_config.json"),
+    "sfm_model": ("models/sfm/sfm_model.safetensors", "models/sfm_model.safetensors", "sfm_model.safetensors"),
+    "efm_config": ("models/efm/efm_config.json", "models/efm_config.json", "efm_config.json"),
+    "efm_model": ("models/efm/efm_model.safetensors", "models/efm_model.safetensors", "efm_model.safetensors"),
+    "vocab": ("tokenizer/vocab.json", "models/vocab.json", "vocab.json"),
+    "vocab_tensors": ("tokenizer/vocab.safetensors", "models/vocab.safetensors", "vocab.safetensors"),
+    "cond_dict": ("tokenizer/cond_dict.json", "models/cond_dict.json", "cond_dict.json"),
+    "human_tfs": ("resources/human_tfs.csv", "human_tfs.csv"),
+    "mouse_tfs": ("resources/mouse_tfs.csv", "mouse_tfs.csv"),
+    "omnipath": ("resources/OmniPath.csv", "OmniPath.csv"),
+    "homologous": ("resources/homologous.csv", "homologous.csv"),
+    "aliases": ("models/aliases.csv", "aliases.csv"),
+    "model_card": ("models/README.md",),
+}
+REQUIRED = ("sfm_config", "sfm_model", "vocab", "cond_dict")
+BORROWED = ("human_tfs", "mouse_tfs", "omnipath", "homologous", "aliases")  # the bundle's own where a release has none
+SFM_PREFIX, VGAE_PREFIX = "foundation_modules.sfm.", "head_modules.vgae."
+REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Parameters that checkpoints carried before the renaming of 2026-05-05.
+OLD_KEYS = ("zero_embedding", "expr_modulator", "condition_encoder", "cell_context_encoder", "position_embedding.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A loaded release: networks in evaluation mode, and everything needed to read data for them."""
+
+    sfm: SFM
+    vgae: VGAE | None  # training head; None in a release without it
+    efm: EFM | None
+    vocabulary: Vocabulary
+    conditions: Conditions
+    genes: GeneNames
+    regulators: Mapping[str, pd.DataFrame]  # "human", "mouse" -> symbols and classes
+    prior: pd.DataFrame  # Gene1, Gene2, ...
+    source: str  # where it was loaded from
+    revision: str | None
+    weights_hash: str  # sha256 of the structure module's weights file
+    files: Mapping[str, Path]  # logical name -> file that was read
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.sfm.parameters()).device
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.sfm.parameters())
+        config = self.sfm.config
+        return (
+            f"Model from {self.source}: SFM of {count / 1e6:.1f}M parameters (width {config.embed_dim}, "
+            f"{config.num_layers} layers, {config.num_factors} factors), EFM {'loaded' if self.efm else 'absent'}, "
+            f"{len(self.vocabulary):,} genes, on {self.device}"
+        )
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model to a folder in the published flat layout; `load` reads it back to the same numbers.
+
+        The folder appears whole or not at all. It must not exist yet, or be empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty; choose a new folder or remove it first")
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "models").mkdir(parents=True)
+        for name, path in self.files.items():
+            shutil.copyfile(path, partial / flat_name(name))
+        save_sfm(partial / "models", self.sfm, self.vgae)
+        if self.efm is not None:
+            write_json(partial / "models/efm_config.json", {"efm": dataclasses.asdict(self.efm.config)})
+            save_file(tensors(self.efm), partial / "models/efm_model.safetensors")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+        return folder
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    source
+        None: the model that ships with the library. A folder in either published layout. A Hugging Face model
+        repository, e.g. ``"kaichenxu/scCAFM"``.
+    device
+        "auto" takes a CUDA device when there is one, else the CPU; or any torch device ("cuda:1", "mps").
+    revision
+        Branch, tag or commit of a hub repository.
+    local_files_only
+        Do not ask the hub; use what was downloaded before.
+
+    Returns
+    -------
+    Model
+        Networks in float32 and evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder or a file in it is missing.
+    ValueError
+        A file is damaged or does not fit: the message names the leaf, what was expected and what came.
+    """
+    folder = find_release(source, revision, local_files_only)
+    files = find_files(folder)
+    vocabulary = Vocabulary.read(files["vocab"])
+    conditions = Conditions.read(files["cond_dict"])
+    device = choose_device(device)
+    sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], vocabulary.size, conditions.size)
+    efm = None
+    if "efm_config" in files and "efm_model" in files:
+        efm = load_efm(files["efm_config"], files["efm_model"], vocabulary.size, conditions.size)
+    book = GeneNames(vocabulary, read_homologs(files["homologous"]), read_aliases(files["aliases"]))
+    return Model(
+        sfm=sfm.to(device).eval(),
+        vgae=vgae and vgae.to(device).eval(),
+        efm=efm and efm.to(device).eval(),
+        vocabulary=vocabulary,
+        conditions=conditions,
+        genes=book,
+        regulators={species: read_regulators(files[f"{species}_tfs"]) for species in ("human", "mouse")},
+        prior=read_prior(files["omnipath"]),
+        source="bundled" if source is None else str(source),
+        revision=revision,
+        weights_hash=hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest(),
+        files=files,
+    )
+
+
+def flat_name(name: str) -> str:
+    """Where the flat layout keeps a logical file."""
+    flat = [c for c in CANDIDATES[name] if c.startswith("models/") and c.count("/") == 1]
+    return flat[0] if flat else CANDIDATES[name][-1]
+
+
+@lru_cache(maxsize=2)
+def load_cached(source: str | None, device: str) -> Model:
+    """`load` for calls that name a source instead of passing a model."""
+    return load(source, device=device)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device="cuda" was asked for, but torch sees no CUDA device; pass device="cpu" or "auto"')
+    return chosen
+
+
+def find_release(source: str | Path | None, revision: str | None, local_files_only: bool) -> Path:
+    """Folder of a release: the bundle, a local folder, or a hub snapshot. Looks at the disk first."""
+    if source is None:
+        return bundled()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise FileNotFoundError(f"{source} is a file; a model is a folder, e.g. sccafm.load({str(path.parent)!r})")
+    parent_exists = path.parent != Path(".") and path.parent.is_dir()
+    if parent_exists or not isinstance(source, str) or not REPO_ID.fullmatch(source):
+        near = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"no folder {source!r} ({path.parent} holds the folders {near[:8]}). A model is None (the bundled one), "
+            "a local folder, or a hub repository written as 'owner/name'"
+        )
+    return download(source, revision, local_files_only)
+
+
+def download(repo_id: str, revision: str | None, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = sorted({pattern for candidates in CANDIDATES.values() for pattern in candidates})
+    try:
+        return Path(
+            snapshot_download(repo_id, revision=revision, local_files_only=local_files_only, allow_patterns=patterns)
+        )
+    except Exception as error:  # the hub client raises a dozen kinds, and which depends on its version
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise FileNotFoundError(
+            f"no local folder {repo_id!r}, and the Hugging Face hub gave no such model ({type(error).__name__}: "
+            f"{reason}). Check the name, the network and HF_TOKEN, or download the repository and pass its folder"
+        ) from error
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """Each logical file's path: in the release, else in the bundle for what a release may borrow."""
+    files = {}
+    for name, candidates in CANDIDATES.items():
+        roots = [folder, bundled()] if name in BORROWED else [folder]
+        found = next((root / c for root in roots for c in candidates if (root / c).is_file()), None)
+        if found is not None:
+            files[name] = found
+        elif name in REQUIRED:
+            raise FileNotFoundError(f"{folder} is no model folder: it lacks {name}, looked for {list(candidates)}")
+    return files
+
+
+def load_sfm(config_file: Path, weights_file: Path, vocab_size: int, num_conditions: int) -> tuple[SFM, VGAE | None]:
+    """Structure module and its training head (None where the file holds only the module)."""
+    config = read_json(config_file)
+    for section in ("sfm", "vgae"):
+        if section not in config:
+            raise ValueError(f'{config_file} needs the sections "sfm" and "vgae"; it has {list(config)}')
+    weights = read_tensors(weights_file)
+    own = {key.removeprefix(SFM_PREFIX): t for key, t in weights.items() if key.startswith(SFM_PREFIX)}
+    head = {key.removeprefix(VGAE_PREFIX): t for key, t in weights.items() if key.startswith(VGAE_PREFIX)}
+    with torch.random.fork_rng(devices=[]):  # loading draws no numbers from the user's generator
+        sfm = SFM(configure(SFMConfig, config["sfm"], config_file), vocab_size, num_conditions)
+        vgae = VGAE(configure(VGAEConfig, config["vgae"], config_file)) if head else None
+    fill_module(sfm, own or weights, weights_file)
+    if vgae is not None:
+        fill_module(vgae, head, weights_file)
+    return sfm, vgae
+
+
+def load_efm(config_file: Path, weights_file: Path, vocab_size: int, num_conditions: int) -> EFM:
+    config = read_json(config_file)
+    if "efm" not in config:
+        raise ValueError(f'{config_file} needs the section "efm"; it has {list(config)}')
+    with torch.random.fork_rng(devices=[]):
+        efm = EFM(configure(EFMConfig, config["efm"], config_file), vocab_size, num_conditions)
+    fill_module(efm, read_tensors(weights_file), weights_file)
+    return efm
+
+
+def configure(kind: type, section: Mapping, file: Path):
+    """A frozen config from its JSON section; an unknown key is an error."""
+    known = [f.name for f in dataclasses.fields(kind)]
+    unknown = sorted(set(section) - set(known))
+    if unknown:
+        raise ValueError(f"{file} has unknown keys {unknown} for {kind.__name__}; known are {known}")
+    return kind(**section)
+
+
+def fill_module(module: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Strict loading that names the leaf: nothing missing, nothing left over, every shape as built."""
+    expected = module.state_dict()
+    old = [key for key in weights if any(part in key for part in OLD_KEYS) and key not in expected]
+    if old:
+        raise ValueError(
+            f"{file} was written before the published renaming of 2026-05-05 (it holds {old[0]!r}) and no current "
+            "reader can load it; ask for a newer release"
+        )
+    missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+    if missing or extra:
+        raise ValueError(
+            f"{file} does not fit its config: {len(missing)} tensors are missing (first {missing[:3]}), "
+            f"{len(extra)} are not expected (first {extra[:3]})"
+        )
+    for key, tensor in weights.items():
+        if tensor.shape != expected[key].shape:
+            raise ValueError(
+                f"{file}: {key} should have the shape {tuple(expected[key].shape)} by config and vocabulary, "
+                f"it has {tuple(tensor.shape)}"
+            )
+    module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in weights.items()})
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, "pt"):  # reads the header only: a damaged file fails before its size is allocated
+            return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{file} is no complete safetensors file ({error}); it may be cut short or a Git LFS pointer: download it again"
+        ) from error
+
+
+def read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}); download the file again") from error
+
+
+def write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    return {prefix + key: t.detach().cpu().contiguous() for key, t in module.state_dict().items()}
+
+
+def save_sfm(folder: Path, sfm: SFM, vgae: VGAE | None) -> None:
+    """Write sfm_config.json and sfm_model.safetensors in the published form."""
+    head = VGAEConfig() if vgae is None else vgae.config
+    write_json(folder / "sfm_config.json", {"sfm": dataclasses.asdict(sfm.config), "vgae": dataclasses.asdict(head)})
+    weights = tensors(sfm, SFM_PREFIX) | ({} if vgae is None else tensors(vgae, VGAE_PREFIX))
+    save_file(weights, folder / "sfm_model.safetensors")

@@ -1,0 +1,57 @@
+"""Finds the released files (models/ and the CSVs) and reads the tables: regulators, prior edges, orthologs, aliases."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from sccafm.genes import Homologs, spell
+
+# In a wheel the files stand inside the package, in a checkout at the repository's root.
+PACKAGED = Path(__file__).parent / "release"
+CHECKOUT = Path(__file__).parents[2]
+
+
+def bundled() -> Path:
+    """Folder of the release that ships with the library: models/ and four CSVs."""
+    return PACKAGED if PACKAGED.is_dir() else CHECKOUT
+
+
+def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
+    """Read a CSV whose named columns must be there; text stays text ("NA" is a gene name, not a hole)."""
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no readable CSV: {error}") from error
+    missing = [column for column in required if column not in table]
+    if missing:
+        raise ValueError(f"{path} needs the columns {list(required)}; it has {list(table.columns)}")
+    return table
+
+
+@lru_cache
+def read_homologs(path: Path) -> Homologs:
+    return Homologs(read_table(path, ("mouse_EnsemblID", "mouse_Symbol", "human_EnsemblID", "human_Symbol")))
+
+
+@lru_cache
+def read_aliases(path: Path) -> dict[str, str]:
+    """Retired symbols and synonyms -> current symbol, both spelled."""
+    table = read_table(path, ("alias", "gene_symbol"))
+    return dict(zip(table["alias"].map(spell), table["gene_symbol"].map(spell), strict=True))
+
+
+@lru_cache
+def read_regulators(path: Path) -> pd.DataFrame:
+    """A species' regulators: spelled symbol as index, "class" where the list has one ("dna_binding" otherwise)."""
+    table = read_table(path, ("TF",))
+    table = table.assign(**{"class": table.get("class", "dna_binding")}, TF=table["TF"].map(spell))
+    return table.drop_duplicates("TF").set_index("TF")
+
+
+@lru_cache
+def read_prior(path: Path) -> pd.DataFrame:
+    """The prior network: Gene1 -> Gene2, spelled, unique, without self-edges; further columns as they came."""
+    table = read_table(path, ("Gene1", "Gene2"))
+    table = table.assign(Gene1=table["Gene1"].map(spell), Gene2=table["Gene2"].map(spell))
+    return table[table["Gene1"] != table["Gene2"]].drop_duplicates(["Gene1", "Gene2"], ignore_index=True)

@@ -1,0 +1,227 @@
+"""Networks on disk: parts that appear whole or not at all, so that a run can be killed and taken up again.
+
+A folder holds
+
+    grn.json                what was run; "complete" once every part is there
+    genes.parquet           name, symbol, gene_id, is_tf
+    cells.parquet           cell, group
+    edges.parquet           edge, source, target, in_prior: what the edge numbers mean
+    parts/00000.parquet     cell, edge, weight of some cells: positions in the two tables
+    parts/00000.safetensors context, summary (and factors, where kept) of the same cells
+    sums.safetensors        running sums over the cells read so far, per group
+
+and reads with pandas, polars or DuckDB as it is: join `parts/*.parquet` with `edges.parquet` on `edge`.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+FORMAT = 1
+PART_CELLS = 500  # cells of one part: what a killed run loses at most
+ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for
+
+
+@dataclass(frozen=True)
+class CellEdges:
+    """Edges of some cells, cell by cell, within a cell in regulator-major order."""
+
+    cell: np.ndarray  # int32, position of the cell
+    edge: np.ndarray  # int32, regulator position * G + target position
+    weight: np.ndarray  # float32
+
+    def __len__(self) -> int:
+        return len(self.edge)
+
+    def of(self, cells: np.ndarray) -> "CellEdges":
+        """Edges of chosen cells, in the order asked for."""
+        starts, stops = np.searchsorted(self.cell, cells, "left"), np.searchsorted(self.cell, cells, "right")
+        rows = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)] or [np.arange(0)])
+        return CellEdges(self.cell[rows], self.edge[rows], self.weight[rows])
+
+    @staticmethod
+    def join(many: list["CellEdges"]) -> "CellEdges":
+        empty = CellEdges(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        many = many or [empty]
+        return CellEdges(*(np.concatenate([getattr(e, name) for e in many]) for name in ("cell", "edge", "weight")))
+
+
+@dataclass(frozen=True)
+class StoredEdges:
+    """The same, read from a folder when asked for."""
+
+    folder: Path
+    n_cells: int
+
+    def __len__(self) -> int:
+        return sum(pq.ParquetFile(path).metadata.num_rows for path in self._paths())
+
+    def of(self, cells: np.ndarray) -> CellEdges:
+        found = {}
+        for part in np.unique(cells // PART_CELLS):
+            wanted = cells[cells // PART_CELLS == part]
+            found[part] = read_edges(part_path(self.folder, part, "parquet"), np.unique(wanted))
+        return CellEdges.join([found[c // PART_CELLS].of(np.array([c])) for c in cells])
+
+    def _paths(self) -> list[Path]:
+        return [part_path(self.folder, part, "parquet") for part in range(n_parts(self.n_cells))]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was inferred of consecutive cells."""
+
+    edges: CellEdges
+    arrays: dict[str, np.ndarray]  # context, summary, and factors where kept; first axis is the cell
+
+
+def n_parts(n_cells: int) -> int:
+    return -(-n_cells // PART_CELLS)
+
+
+def part_path(folder: Path, part: int, kind: str) -> Path:
+    return folder / "parts" / f"{part:05d}.{kind}"
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename: the file is whole or absent."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    write_whole(
+        path, lambda p: pq.write_table(pa.Table.from_pandas(table, preserve_index=False), p, compression="zstd")
+    )
+
+
+def write_edges(edges: CellEdges, path: Path) -> None:
+    """Delta-coded integers and split float bytes: about four bytes an edge."""
+    schema = pa.schema([("cell", pa.int32()), ("edge", pa.int32()), ("weight", pa.float32())])
+
+    def write(partial: Path) -> None:
+        encoding = {"cell": "DELTA_BINARY_PACKED", "edge": "DELTA_BINARY_PACKED", "weight": "BYTE_STREAM_SPLIT"}
+        with pq.ParquetWriter(
+            partial, schema, compression="zstd", use_dictionary=False, column_encoding=encoding
+        ) as writer:
+            first, last = (edges.cell[0], edges.cell[-1]) if len(edges) else (0, -1)
+            for start in range(first, last + 1, ROW_GROUP_CELLS):
+                rows = slice(*np.searchsorted(edges.cell, (start, start + ROW_GROUP_CELLS)))
+                columns = [edges.cell[rows], edges.edge[rows], edges.weight[rows]]
+                writer.write_table(pa.table([pa.array(c) for c in columns], schema=schema))
+
+    write_whole(path, write)
+
+
+def read_edges(path: Path, cells: np.ndarray) -> CellEdges:
+    """Edges of some cells of one part; only the row groups that hold them are read."""
+    file = pq.ParquetFile(path)
+    groups = []
+    for number in range(file.metadata.num_row_groups):
+        statistics = file.metadata.row_group(number).column(0).statistics
+        if len(cells) and np.any((cells >= statistics.min) & (cells <= statistics.max)):
+            groups.append(number)
+    table = file.read_row_groups(groups)
+    return CellEdges(*(table.column(name).to_numpy() for name in ("cell", "edge", "weight"))).of(cells)
+
+
+class Store:
+    """A folder that takes the parts of one run.
+
+    Parameters
+    ----------
+    folder
+        Made if absent. A folder with an unfinished run of the same header is taken up where it ended.
+    header
+        What was run; "fingerprint" tells one run from another.
+    tables
+        "genes", "cells" and "edges".
+
+    Raises
+    ------
+    ValueError
+        The folder holds something else, or another run.
+    """
+
+    def __init__(self, folder: str | Path, header: dict, tables: dict[str, pd.DataFrame]):
+        self.folder = Path(folder)
+        self.header = header
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"store={str(folder)!r} is a file; give a folder")
+        if (self.folder / "grn.json").exists():
+            self._check_same(read_header(self.folder))
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
+        else:
+            (self.folder / "parts").mkdir(parents=True, exist_ok=True)
+            for name, table in tables.items():
+                write_table(table, self.folder / f"{name}.parquet")
+            self._write_header(complete=False)
+
+    def _check_same(self, found: dict) -> None:
+        differing = sorted(k for k, v in self.header["run"].items() if found["run"].get(k) != v)
+        if differing:
+            said = "; ".join(f"{k}: there {found['run'].get(k)}, here {self.header['run'][k]}" for k in differing)
+            raise ValueError(
+                f"store={str(self.folder)!r} belongs to another run ({said}). Give a new folder, or remove this one"
+            )
+
+    def _write_header(self, complete: bool) -> None:
+        text = json.dumps(self.header | {"format": FORMAT, "complete": complete}, indent=1)
+        write_whole(self.folder / "grn.json", lambda p: p.write_text(text + "\n"))
+
+    def finished(self) -> tuple[int, dict[str, np.ndarray] | None]:
+        """Number of parts that are done, and the running sums after them."""
+        path = self.folder / "sums.safetensors"
+        if not path.exists():
+            return 0, None
+        with safe_open(path, "np") as file:
+            done = int(file.metadata()["parts"])
+        return done, load_file(path)
+
+    def add(self, number: int, part: Part, sums: dict[str, np.ndarray]) -> None:
+        """Write one part, then the sums that include it: only the last step counts the part as done."""
+        write_edges(part.edges, part_path(self.folder, number, "parquet"))
+        arrays = {name: np.ascontiguousarray(array) for name, array in part.arrays.items()}
+        write_whole(part_path(self.folder, number, "safetensors"), lambda p: save_file(arrays, p))
+        done = {"parts": str(number + 1)}
+        write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
+
+    def complete(self) -> None:
+        self._write_header(complete=True)
+
+
+def read_header(folder: Path) -> dict:
+    path = folder / "grn.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no networks: it has no grn.json")
+    try:
+        header = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); infer the networks again into a new folder") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} has the format {header.get('format')}, this version reads {FORMAT}")
+    return header
+
+
+def read_arrays(folder: Path, n_cells: int, name: str) -> np.ndarray:
+    """One array of all parts, joined along the cells."""
+    parts = []
+    for number in range(n_parts(n_cells)):
+        with safe_open(part_path(folder, number, "safetensors"), "np") as file:
+            if name not in file.keys():  # noqa: SIM118 - not a mapping
+                raise KeyError(f"{folder} keeps no {name}; infer with keep_factors=True")
+            parts.append(file.get_tensor(name))
+    return np.concatenate(parts)
