@@ -71,7 +71,7 @@ class Vocabulary:
     def __init__(self, records: Iterable[Mapping], source: str = "vocab.json"):
         try:
             rows = sorted((int(r["token_index"]), r.get("gene_symbol"), str(r["gene_id"])) for r in _plain(records))
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{source} must be a list of {{token_index, gene_symbol, gene_id}}; a record fails with {error!r}"
             ) from error
@@ -79,11 +79,11 @@ class Vocabulary:
         repeated = pd.Index(tokens)[pd.Index(tokens).duplicated()]
         if len(repeated):
             raise ValueError(f"{source} gives token_index {int(repeated[0])} twice; each gene needs its own")
-        self.size = max(tokens) + 1  # V
         special = [row for row in rows if row[2].startswith("<")]
         self._special = {gene_id.strip().lower(): token for token, _, gene_id in special}
         if "<pad>" not in self._special:
             raise ValueError(f"{source} has no record with gene_id '<pad>'; a vocabulary needs one")
+        self.size = max(tokens) + 1  # V
         self._symbol_of = {token: (symbol or "").strip() or gene_id for token, symbol, gene_id in rows}
         self._id_of = {token: gene_id.strip() for token, _, gene_id in rows}
         genes = [row for row in rows if not row[2].startswith("<")]
@@ -115,6 +115,10 @@ class Vocabulary:
 
     def gene_id(self, token: int) -> str:
         return self._id_of[int(token)]
+
+    def token_of_symbol(self, spelled: str) -> int:
+        """Token of one spelled name that is taken for a symbol whatever it looks like."""
+        return self._by_symbol.get(spelled, LOST)
 
     def token(self, spelled: str) -> int:
         """Token of one spelled symbol or Ensembl id, `LOST` if unknown."""
@@ -212,14 +216,14 @@ def match_genes(columns: Mapping[str, Iterable[object]], names: pd.Index, specie
     book
         Vocabulary, orthologs and aliases.
     """
+    columns = {key: list(column) for key, column in columns.items()}
     found = {key: [book.find(name, species) for name in column] for key, column in columns.items()}
     order = sorted(found, key=lambda key: -sum(token != LOST for token, _ in found[key]))  # ties keep their order
-    best = [
-        next((hit for hit in hits if hit[0] != LOST), (LOST, "lost"))
-        for hits in zip(*(found[key] for key in order), strict=True)
+    telling = [
+        next((key for key in order if found[key][gene][0] != LOST), order[0]) for gene in range(len(found[order[0]]))
     ]
-    tokens = np.array([token for token, _ in best], dtype=np.int64)
-    first = list(columns[order[0]])
-    symbols = [book.own_symbol(name, token, species) for name, token in zip(first, tokens, strict=True)]
-    ways = np.array([way for _, way in best], dtype=object)
+    hits = [found[key][gene] for gene, key in enumerate(telling)]
+    symbols = [book.own_symbol(columns[key][gene], hits[gene][0], species) for gene, key in enumerate(telling)]
+    tokens = np.array([token for token, _ in hits], dtype=np.int64)
+    ways = np.array([way for _, way in hits], dtype=object)
     return GeneMatch(pd.Index(names), tokens, ways, np.array(symbols, dtype=object))

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm.batch import Factors, Tokens
-from sccafm.genes import spell
 from sccafm.grn import ALL, GRN, factor_names, pack_factors, read_grn
+from sccafm.lexicon import Lexicon
 from sccafm.nn import SFM
 from sccafm.preprocess import blocks
 from sccafm.pretrained import Model, load, load_cached
@@ -119,7 +119,7 @@ def infer_grn(
     model = as_model(model, device)
     reading = read(
         adata,
-        model,
+        model.lexicon,
         regulators=regulators,
         genes=genes,
         n_top_genes=n_top_genes,
@@ -376,22 +376,20 @@ def empty_grn(model: Model, reading: Reading, groups: pd.Series, groupby: str | 
         },
         index=reading.names.rename(None),
     )
-    in_prior = prior_matrix(model, reading)
+    in_prior = prior_matrix(model.lexicon, reading)
     none = CellEdges.join([])
     return GRN(reading.matrix.obs_names, genes, groups, none, in_prior, {}, {}, params)
 
 
-def prior_matrix(model: Model, reading: Reading) -> np.ndarray:
-    """Which regulator-target pairs the prior network holds, by vocabulary token: T G bool."""
-    position = {int(token): i for i, token in enumerate(reading.gene_ids)}
-    row = dict(zip(np.flatnonzero(reading.is_tf), range(reading.is_tf.sum()), strict=True))
-    names = pd.unique(pd.concat([model.prior["Gene1"], model.prior["Gene2"]]))
-    token_of = {name: model.vocabulary.token(spell(name)) for name in names}
-    held = np.zeros((len(row), len(position)), dtype=bool)
-    for source, target in zip(model.prior["Gene1"], model.prior["Gene2"], strict=True):
-        i, j = position.get(token_of[source]), position.get(token_of[target])
-        if i in row and j is not None:
-            held[row[i], j] = True
+def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
+    """Which regulator-target pairs the prior network holds: T G bool."""
+    tokens = pd.Index(reading.gene_ids)
+    edges = lexicon.prior_tokens()
+    rows = tokens[reading.is_tf].get_indexer(edges["source"])
+    columns = tokens.get_indexer(edges["target"])
+    both = (rows >= 0) & (columns >= 0)
+    held = np.zeros((int(reading.is_tf.sum()), len(tokens)), dtype=bool)
+    held[rows[both], columns[both]] = True
     return held
 
 

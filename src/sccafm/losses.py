@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sccafm.batch import Factors
 from sccafm.nn.vgae import VGAEOutput
@@ -87,6 +88,59 @@ def dag_penalty(factors: Factors) -> Tensor:
 
 def sparsity(factors: Factors, is_tf: Tensor, is_gene: Tensor) -> Tensor:
     """Mean score over all regulator -> gene pairs of the batch, without forming them: ``(sum u) . (sum v)``."""
-    total = (factors.u.sum(1) * factors.v.sum(1)).sum()
-    pairs = ((is_tf & is_gene).sum(1) * is_gene.sum(1)).sum()
-    return total / pairs.clamp_min(1)
+    acts = is_tf & is_gene
+    total = ((factors.u * acts[..., None]).sum(1) * (factors.v * is_gene[..., None]).sum(1)).sum()
+    return total / (acts.sum(1) * is_gene.sum(1)).sum().clamp_min(1)
+
+
+def edge_contrast(
+    scores: Tensor, active: Tensor, is_pair: Tensor, safety: Tensor, sharpness: float, floor: float = 1e-4
+) -> Tensor:
+    """Known edges that are active in a cell against all other pairs of the same regulator, and of the same target.
+
+    With ``l = sharpness * log(score + floor)`` each active edge is pulled above the log-sum of the negatives in its row
+    (regulator kept, so out-degree cannot win) and in its column (target kept, so in-degree cannot win)::
+
+        loss = sum_ij a_ij [softplus(R_i - l_ij - log s_j) + softplus(C_j - l_ij)] / (2 sum_ij a_ij)
+        R_i = log sum_j (1 - a_ij) s_j exp(l_ij)        C_j = log sum_i (1 - a_ij) exp(l_ij)
+
+    An edge of the prior whose ends are silent in the cell has a small ``a`` and so stands among the negatives: the
+    loss asks for the network of this cell, not for the prior. Absence from the prior is weak evidence where the target
+    is expressed, hence ``s``.
+
+    Parameters
+    ----------
+    scores
+        C T G in [0, 1].
+    active
+        C T G in [0, 1): how far the prior holds the edge, times how active its ends are in the cell.
+    is_pair
+        T G bool; self pairs are False and count nowhere.
+    safety
+        C G, positive: how safely a pair that the prior does not hold is taken for a negative.
+    """
+    logits = sharpness * (scores + floor).log()
+    negative = (logits + (-active).log1p()).masked_fill(~is_pair, -torch.inf)
+    rows = torch.logsumexp(negative + safety.log()[:, None], 2, keepdim=True)  # C T 1
+    columns = torch.logsumexp(negative, 1, keepdim=True)  # C 1 G
+    weight = active * is_pair
+    # softplus(-inf) is 0: an edge without negatives is above all of them.
+    pull = F.softplus(rows - logits - safety.log()[:, None]) + F.softplus(columns - logits)
+    return (weight * pull).sum() / (2 * weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def context_contrast(context: Tensor, usual: Tensor) -> Tensor:
+    """How little cells differ from the usual context: minus the mean divergence ``sum_m c_m log(c_m / usual_m)``.
+
+    Averaged over a corpus whose mean context is `usual`, the divergence is the mutual information of cell and factor:
+    it is large when a cell uses few factors and different cells use different ones.
+
+    Parameters
+    ----------
+    context
+        C M, rows sum to 1.
+    usual
+        M, the corpus average.
+    """
+    tiny = torch.finfo(context.dtype).tiny
+    return -(context * ((context + tiny).log() - (usual + tiny).log())).sum(1).mean()

@@ -49,13 +49,15 @@ class Matrix:
 
     def read(self, start: int, stop: int, columns: np.ndarray) -> np.ndarray:
         """Values of some cells and genes, normalised over all genes of the cell: C G float32."""
+        if self.kind in ("log", "asis"):
+            return csr_block(self.values, start, stop)[:, columns].toarray().astype(np.float32)
         return np.log1p(self._linear(start, stop)[:, columns].toarray()).astype(np.float32)
 
     def _linear(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Values on the scale before the logarithm, so that log1p gives what the model reads: float64."""
+        """Values per 10,000, before the logarithm: float64."""
         block = csr_block(self.values, start, stop)
         if self.kind in ("log", "asis"):
-            block.data = np.expm1(block.data)
+            block.data = np.expm1(np.minimum(block.data, LOG_LIMIT))  # what is larger is no logarithm
             return block
         totals = block @ np.ones(block.shape[1])
         scale = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sccafm.genes import GeneNames, Vocabulary
+from sccafm.conditions import Conditions
+from sccafm.genes import Vocabulary
+from sccafm.lexicon import Lexicon, read_lexicon
 from sccafm.nn import EFM, SFM, VGAE, EFMConfig, SFMConfig, VGAEConfig
-from sccafm.resources import bundled, read_aliases, read_homologs, read_prior, read_regulators
-from sccafm.tokenizer import Conditions
+from sccafm.resources import bundled
 
 # Where a logical file may stand: the structured layout, the flat one, the folder itself; the first that exists is read.
 CANDIDATES = {
@@ -54,15 +54,19 @@ class Model:
     sfm: SFM
     vgae: VGAE | None  # training head; None in a release without it
     efm: EFM | None
-    vocabulary: Vocabulary
-    conditions: Conditions
-    genes: GeneNames
-    regulators: Mapping[str, pd.DataFrame]  # "human", "mouse" -> symbols and classes
-    prior: pd.DataFrame  # Gene1, Gene2, ...
+    lexicon: Lexicon  # gene names, conditions, regulators and prior that belong to the weights
     source: str  # where it was loaded from
     revision: str | None
     weights_hash: str  # sha256 of the structure module's weights file
     files: Mapping[str, Path]  # logical name -> file that was read
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.lexicon.vocabulary
+
+    @property
+    def conditions(self) -> Conditions:
+        return self.lexicon.conditions
 
     @property
     def device(self) -> torch.device:
@@ -87,9 +91,7 @@ class Model:
             raise FileExistsError(f"{folder} is not empty; choose a new folder or remove it first")
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        (partial / "models").mkdir(parents=True)
-        for name, path in self.files.items():
-            shutil.copyfile(path, partial / flat_name(name))
+        copy_tables(self.files, partial)
         save_sfm(partial / "models", self.sfm, self.vgae)
         if self.efm is not None:
             write_json(partial / "models/efm_config.json", {"efm": dataclasses.asdict(self.efm.config)})
@@ -135,28 +137,31 @@ def load(
     """
     folder = find_release(source, revision, local_files_only)
     files = find_files(folder)
-    vocabulary = Vocabulary.read(files["vocab"])
-    conditions = Conditions.read(files["cond_dict"])
+    lexicon = read_lexicon(files)
+    sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
     device = choose_device(device)
-    sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], vocabulary.size, conditions.size)
+    sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
     efm = None
     if "efm_config" in files and "efm_model" in files:
-        efm = load_efm(files["efm_config"], files["efm_model"], vocabulary.size, conditions.size)
-    book = GeneNames(vocabulary, read_homologs(files["homologous"]), read_aliases(files["aliases"]))
+        efm = load_efm(files["efm_config"], files["efm_model"], *sizes)
     return Model(
         sfm=sfm.to(device).eval(),
         vgae=vgae and vgae.to(device).eval(),
         efm=efm and efm.to(device).eval(),
-        vocabulary=vocabulary,
-        conditions=conditions,
-        genes=book,
-        regulators={species: read_regulators(files[f"{species}_tfs"]) for species in ("human", "mouse")},
-        prior=read_prior(files["omnipath"]),
+        lexicon=lexicon,
         source="bundled" if source is None else str(source),
         revision=revision,
         weights_hash=hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest(),
         files=files,
     )
+
+
+def copy_tables(files: Mapping[str, Path], folder: Path) -> None:
+    """Copy everything but configs and weights into a folder of the flat layout."""
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm"):
+            shutil.copyfile(path, folder / flat_name(name))
 
 
 def flat_name(name: str) -> str:
@@ -215,7 +220,7 @@ def download(repo_id: str, revision: str | None, local_files_only: bool) -> Path
         ) from error
 
 
-def find_files(folder: Path) -> dict[str, Path]:
+def find_files(folder: Path, required: tuple[str, ...] = REQUIRED) -> dict[str, Path]:
     """Each logical file's path: in the release, else in the bundle for what a release may borrow."""
     files = {}
     for name, candidates in CANDIDATES.items():
@@ -223,7 +228,7 @@ def find_files(folder: Path) -> dict[str, Path]:
         found = next((root / c for root in roots for c in candidates if (root / c).is_file()), None)
         if found is not None:
             files[name] = found
-        elif name in REQUIRED:
+        elif name in required:
             raise FileNotFoundError(f"{folder} is no model folder: it lacks {name}, looked for {list(candidates)}")
     return files
 

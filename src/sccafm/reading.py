@@ -14,8 +14,8 @@ import pandas as pd
 
 from sccafm.batch import CONDITIONS
 from sccafm.genes import LOST, SPECIES, WAYS, GeneMatch, guess_species, match_genes, species_name, spell
+from sccafm.lexicon import Lexicon
 from sccafm.preprocess import KINDS, Matrix, Survey, find_matrix, variable_genes
-from sccafm.pretrained import Model
 
 # var columns that may hold names beside var_names, by the habits of CELLxGENE, 10x and scanpy.
 NAME_COLUMNS = (
@@ -110,7 +110,7 @@ class Reading:
 
 def read(
     adata,
-    model: Model,
+    lexicon: Lexicon,
     *,
     regulators: str | Sequence[str] = "dna_binding",
     genes: Sequence[str] | None = None,
@@ -128,17 +128,17 @@ def read(
     warn_about(matrix, survey)
     columns = name_columns(matrix, gene_key)
     species, species_from = find_species(adata, columns, species, condition_keys)
-    match = match_genes(columns, label_index(matrix, gene_key), species, model.genes)
+    match = match_genes(columns, label_index(matrix, gene_key), species, lexicon.genes)
     check_known(match, columns)
     kept, duplicates = drop_duplicates(match, survey)
-    is_tf, listed = find_regulators(match, kept, regulators, model, species)
+    is_tf, listed = find_regulators(match, kept, regulators, lexicon, species)
     chosen = choose_genes(match, kept, is_tf, survey, genes, n_top_genes, asked=not isinstance(regulators, str))
     if not is_tf[chosen].any():
         raise ValueError(
             f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(regulators)}); pass "
             'regulators="all" or a list of names, keep regulators in genes=, or check species='
         )
-    condition_ids, condition_words = read_conditions(adata, model, species, condition_keys)
+    condition_ids, condition_words = read_conditions(adata, lexicon, species, condition_keys)
     lost = match.names[~match.is_known].astype(str)
     spelled = {spell(name): str(name) for name in lost}
     receipt = Receipt(
@@ -225,9 +225,11 @@ def find_species(
     ValueError
         Two species in one object, or one that is neither human nor mouse.
     """
-    if species is not None:
-        return known_species([species], "species="), "species="
     named = (condition_keys or {}).get("species")
+    if species is not None:
+        if named is not None:
+            warnings.warn(f"condition_keys species={named!r} has no effect where species= is given", stacklevel=4)
+        return known_species([species], "species="), "species="
     if named is not None and named not in adata.obs:
         raise KeyError(f"condition_keys names species={named!r}, adata.obs has {list(adata.obs.columns)}")
     for key in [named] if named else CONDITION_COLUMNS["species"]:
@@ -288,10 +290,10 @@ def drop_duplicates(match: GeneMatch, survey: Survey) -> tuple[np.ndarray, tuple
 
 
 def find_regulators(
-    match: GeneMatch, kept: np.ndarray, regulators: str | Sequence[str], model: Model, species: str
+    match: GeneMatch, kept: np.ndarray, regulators: str | Sequence[str], lexicon: Lexicon, species: str
 ) -> tuple[np.ndarray, frozenset[str]]:
     """Which genes may regulate (bool per gene of the data set), and the species' whole list."""
-    table = model.regulators[species]
+    table = lexicon.regulators[species]
     own = [spell(symbol) for symbol in match.symbols]
     names = [spell(name) for name in match.names]
     if isinstance(regulators, str):
@@ -299,10 +301,10 @@ def find_regulators(
             raise ValueError(f'regulators must be "dna_binding", "all" or a list of gene names, got {regulators!r}')
         chosen = table if regulators == "all" else table[table["class"] == "dna_binding"]
         listed = frozenset(chosen.index)
-        vocabulary = [spell(model.vocabulary.symbol(t)) if t != LOST else "" for t in match.tokens]
+        vocabulary = [spell(lexicon.vocabulary.symbol(t)) if t != LOST else "" for t in match.tokens]
     else:
         listed = frozenset(spell(name) for name in regulators)
-        vocabulary = [spell(model.vocabulary.symbol(t)) if t != LOST else "" for t in match.tokens]
+        vocabulary = [spell(lexicon.vocabulary.symbol(t)) if t != LOST else "" for t in match.tokens]
         there = set(own) | set(names) | set(vocabulary)
         missing = sorted(listed - there)
         if missing:
@@ -356,7 +358,7 @@ def named_genes(match: GeneMatch, kept: np.ndarray, genes: Sequence[str]) -> np.
 
 
 def read_conditions(
-    adata, model: Model, species: str, condition_keys: Mapping[str, str] | None
+    adata, lexicon: Lexicon, species: str, condition_keys: Mapping[str, str] | None
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Condition ids of each cell, and what to say of each slot."""
     keys = dict(condition_keys or {})
@@ -366,7 +368,7 @@ def read_conditions(
     columns, said = {"species": species}, {}
     for slot in CONDITIONS:
         if slot == "species":
-            said[slot] = species if species in model.conditions else f"{species} (unknown to the model)"
+            said[slot] = species if species in lexicon.conditions else f"{species} (unknown to the model)"
             continue
         candidates = [keys[slot]] if slot in keys else [c for c in CONDITION_COLUMNS[slot] if c in adata.obs]
         for key in candidates:
@@ -375,19 +377,19 @@ def read_conditions(
         if not candidates:
             said[slot] = "absent"
             continue
-        known = {key: known_words(adata.obs[key], model) for key in candidates}
+        known = {key: known_words(adata.obs[key], lexicon) for key in candidates}
         key = max(known, key=lambda k: len(known[k][0]))
         columns[slot] = adata.obs[key]
         words, unknown = known[key]
         said[slot] = f"obs[{key!r}] {listing(words, 3)}" if words else f"obs[{key!r}]"
         if unknown:
             said[slot] += f" (unknown to the model: {listing(unknown, 3)})"
-    return model.conditions.encode(columns, adata.n_obs), said
+    return lexicon.conditions.encode(columns, adata.n_obs), said
 
 
-def known_words(column: pd.Series, model: Model) -> tuple[list[str], list[str]]:
+def known_words(column: pd.Series, lexicon: Lexicon) -> tuple[list[str], list[str]]:
     words = [str(word) for word in column.unique()]
-    return [w for w in words if w in model.conditions], [w for w in words if w not in model.conditions]
+    return [w for w in words if w in lexicon.conditions], [w for w in words if w not in lexicon.conditions]
 
 
 def brief(regulators: str | Sequence[str]) -> str:

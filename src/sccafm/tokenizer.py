@@ -1,8 +1,6 @@
 """Cells become tokens: values, gene tokens, conditions, regulator flags. No randomness, no growing vocabulary."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,66 +8,8 @@ import torch
 from scipy import sparse
 
 from sccafm.batch import CONDITIONS, Tokens
-from sccafm.genes import LOST, NULL_WORDS, SPECIES, Vocabulary, species_name
-
-UNKNOWN = "<unk>"
-
-
-class Conditions:
-    """Words for platform, species, tissue and disease that a model knows; one table for all four slots.
-
-    Parameters
-    ----------
-    records
-        Dictionaries ``{cond_value, token_index}``; ``<unk>`` has index 0, nothing stands twice.
-    source
-        What to call the file in errors.
-    """
-
-    def __init__(self, records: list[Mapping], source: str = "cond_dict.json"):
-        try:
-            pairs = [(str(r["cond_value"]).strip().lower(), int(r["token_index"])) for r in records]
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"{source} must be a list of {{cond_value, token_index}}; got {error!r}") from error
-        self._index = dict(pairs)
-        if len(self._index) < len(pairs) or len({index for _, index in pairs}) < len(pairs):
-            raise ValueError(f"{source} gives a value or an index twice; each condition needs its own")
-        if self._index.get(UNKNOWN) != 0:
-            raise ValueError(f"{source} must give '{UNKNOWN}' the index 0, got {self._index.get(UNKNOWN)}")
-        self.size = max(self._index.values()) + 1
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Conditions":
-        try:
-            return cls(json.loads(Path(path).read_text()), str(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON ({error}); download the file again") from error
-
-    def __contains__(self, value: object) -> bool:
-        return self.index(value) != 0
-
-    def __repr__(self) -> str:
-        return f"Conditions: {self.size - 1} known words"
-
-    def index(self, value: object) -> int:
-        """Index of a word in any case, 0 if unknown; the spellings of a species are one word."""
-        word = str(value).strip().lower()
-        if word in self._index or word in NULL_WORDS:
-            return self._index.get(word, 0)
-        spellings = SPECIES.get(species_name(word), ())
-        return next((self._index[s] for s in spellings if s in self._index), 0)
-
-    def encode(self, columns: Mapping[str, pd.Series | str | None], n_cells: int) -> np.ndarray:
-        """Condition ids: C 4 int64 in the order of CONDITIONS. A slot is a column, one word for all, or None."""
-        ids = np.zeros((n_cells, len(CONDITIONS)), dtype=np.int64)
-        for slot, name in enumerate(CONDITIONS):
-            words = columns.get(name)
-            if isinstance(words, pd.Series):
-                codes, values = pd.factorize(words, use_na_sentinel=False)
-                ids[:, slot] = np.array([self.index(value) for value in values], dtype=np.int64)[codes]
-            elif words is not None:
-                ids[:, slot] = self.index(words)
-        return ids
+from sccafm.conditions import Conditions
+from sccafm.genes import LOST, Vocabulary, species_name
 
 
 def tokenize(expression: np.ndarray, gene_ids: np.ndarray, is_tf: np.ndarray, conditions: np.ndarray) -> Tokens:
@@ -141,7 +81,7 @@ def tokenize_as_published(
         ids = np.array([vocabulary.token(name) for name in names], dtype=np.int64)
         symbols = ["" if token == LOST else vocabulary.symbol(token).upper() for token in ids]
     else:
-        ids = np.array([vocabulary._by_symbol.get(name, LOST) for name in names], dtype=np.int64)
+        ids = np.array([vocabulary.token_of_symbol(name) for name in names], dtype=np.int64)
         symbols = names
     gene_ids = np.full((cells, width), vocabulary.special("<pad>"), dtype=np.int64)
     gene_ids[:, :genes] = np.where(ids == LOST, vocabulary.special("<pad>"), ids)
@@ -157,9 +97,9 @@ def tokenize_as_published(
         column = keys.get(name)
         if column in adata.obs:
             words = adata.obs[column].astype(str).str.strip().str.lower()
-            ids_of_cells[:, slot] = [conditions._index.get(word, 0) for word in words]
+            ids_of_cells[:, slot] = [conditions.literal(word) for word in words]
         elif name == "species" and column is None:
-            ids_of_cells[:, slot] = conditions._index.get("human", 0)
+            ids_of_cells[:, slot] = conditions.literal("human")
 
     values = np.zeros((cells, width), dtype=np.float32)
     values[:, :genes] = adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)

@@ -1,6 +1,6 @@
 """Judge networks and perturbation effects beside the baselines that they must beat."""
 
-from .baselines import (
+from sccafm.evaluate.baselines import (
     genie3,
     grnboost2,
     oracle_out_degree,
@@ -11,21 +11,28 @@ from .baselines import (
     spearman,
     target_mean,
 )
-from .metrics import auroc, average_precision, early_precision
-from .network import Report, network
-from .truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
+from sccafm.evaluate.metrics import auroc, average_precision, early_precision
+from sccafm.evaluate.network import ChipSeq, Report, chipseq_protocol, network
+from sccafm.evaluate.perturbation import PerturbationReport, PerturbSeq, perturbation, perturbseq_protocol
+from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
 
 __all__ = [
+    "ChipSeq",
+    "PerturbSeq",
+    "PerturbationReport",
     "Report",
     "Truth",
     "auroc",
     "average_precision",
+    "chipseq_protocol",
     "early_precision",
     "genie3",
     "grnboost2",
     "network",
     "oracle_out_degree",
     "pearson",
+    "perturbation",
+    "perturbseq_protocol",
     "prior_degrees",
     "prior_edges",
     "random_scores",

@@ -12,9 +12,18 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from .baselines import ORACLE, run_baselines
-from .metrics import METRICS, Judge, Scored, interval
-from .truth import Truth, aligned, gene_lookup, read_edges, score_matrix, spell, spelled_edges
+from sccafm.evaluate.baselines import ORACLE, run_baselines
+from sccafm.evaluate.metrics import METRICS, Judge, Scored, average_precision, early_precision, interval
+from sccafm.evaluate.truth import (
+    Truth,
+    aligned,
+    gene_keys,
+    gene_lookup,
+    read_edges,
+    respell,
+    score_matrix,
+    spelled_edges,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +55,7 @@ class Report:
         rows = self._rows(subset)
         lines = ["| method | " + " | ".join(METRICS.values()) + " | null AUROC |", "|---" * (len(METRICS) + 2) + "|"]
         for row in rows.to_dict("records"):
-            cells = [_withinterval(row, metric) for metric in METRICS]
+            cells = [_with_interval(row, metric) for metric in METRICS]
             lines.append(f"| {row['method']} | " + " | ".join(cells) + f" | {_number(row['auroc_null'])} |")
         return "\n".join([*lines, "", self._counts(subset)])
 
@@ -79,8 +88,8 @@ class Report:
             f"  {'':{width}}  " + "  ".join(f"{t:26}" for t in METRICS.values()),
         ]
         for row in rows.to_dict("records"):
-            cells = "  ".join(f"{_withinterval(row, metric):26}" for metric in METRICS)
-            lines.append(f"  {row['method']:{width}}  {cells}")
+            cells = "  ".join(f"{_with_interval(row, metric):26}" for metric in METRICS)
+            lines.append(f"  {row['method']:{width}}  {cells}{_unscored(row)}")
         lines += [f"  {self._verdict(metric)}" for metric in ("auroc", "auprc_ratio")]
         lines += [f"  {subset}: {self._verdict('auroc', subset)}" for subset in self.subsets.index[1:]]
         lines += [f"  not run: {name} ({why})" for name, why in self.skipped.items()]
@@ -150,9 +159,10 @@ def network(
     """Judge a network against true edges, beside baselines.
 
     Candidates are the truth's regulators that are measured or scored, times the measured genes, without self-edges.
-    Measured are the genes of `adata`, or without it the targets of the scores. Edges that the scores do not hold tie
-    at the lowest place. Ties favour no order. Genes match without regard to case or Ensembl version; columns of
-    `adata.var` link symbols and Ensembl ids.
+    Measured are the genes of `adata`, or without it those of the scores: pass `adata` with a list of first edges, or
+    the genes that it leaves out are no candidates. Edges that the scores do not hold tie at the lowest place. Ties
+    favour no order. Genes match without regard to case or Ensembl version; columns of `adata.var` link symbols and
+    Ensembl ids.
 
     Parameters
     ----------
@@ -206,41 +216,23 @@ def network(
     if name in rivals:
         raise ValueError(f"{name!r} names the judged network and a baseline; pass another: `name='model'`")
     values = {method: aligned(scores, *ends, method) for method, scores in {name: matrix, **rivals}.items()}
-    rows, gaps, regulators, counts = [], [], [], {}
+    judged = {}
     for subset, mask in _subsets(candidates).items():
-        labels = candidates.is_true[mask]
-        if labels.all() or not labels.any():
-            skipped[subset] = f"{labels.sum():,} true among {labels.size:,} candidates"
-            continue
-        present = mask.any(axis=1)
-        judge = Judge.of(
-            labels, np.repeat(np.arange(present.sum()), mask.sum(axis=1)[present]),
-            min_positives=min_positives, min_negatives=min_negatives,
-            n_bootstrap=n_bootstrap, n_permutations=n_permutations, random_state=random_state,
-        )  # fmt: skip
-        counts[subset] = _counted(judge, candidates, mask)
-        results = {method: judge.score(scores[mask]) for method, scores in values.items()}
-        for method, result in results.items():
-            is_unscored = np.isneginf(values[method]).all(axis=1, where=mask)[present]
-            rows.append(
-                {
-                    "subset": subset,
-                    "method": method,
-                    **result.row,
-                    **counts[subset],
-                    "n_unscored_regulators": is_unscored.sum(),
-                }
-            )
-            regulators.append(_per_regulator(subset, method, result, judge, candidates.regulators[present]))
-            if method != name:
-                gaps += [{"subset": subset, "baseline": method, **gap} for gap in _gaps(results[name], result)]
-    _warn_if_too_few(counts["all"], min_positives, min_negatives)
+        n_true, n_candidates = int(candidates.is_true[mask].sum()), int(mask.sum())
+        if 0 < n_true < n_candidates:
+            judged[subset] = _judged(
+                candidates, mask, values, name, min_positives=min_positives, min_negatives=min_negatives,
+                n_bootstrap=n_bootstrap, n_permutations=n_permutations, random_state=random_state,
+            )  # fmt: skip
+        else:
+            skipped[subset] = f"{n_true:,} true among {n_candidates:,} candidates"
+    _warn_if_too_few(judged["all"].counts, min_positives, min_negatives)
     return Report(
         name=name,
-        table=pd.DataFrame(rows),
-        differences=pd.DataFrame(gaps, columns=["subset", "baseline", "metric", "difference", "low", "high"]),
-        per_regulator=pd.concat(regulators, ignore_index=True),
-        subsets=pd.DataFrame(counts).T,
+        table=_stacked({subset: part.table for subset, part in judged.items()}),
+        differences=_stacked({subset: part.differences for subset, part in judged.items()}),
+        per_regulator=_stacked({subset: part.per_regulator for subset, part in judged.items()}),
+        subsets=pd.DataFrame({subset: part.counts for subset, part in judged.items()}).T,
         truth=candidates.truth,
         skipped=skipped,
         min_positives=min_positives,
@@ -251,9 +243,9 @@ def network(
 def find_candidates(matrix: pd.DataFrame, truth, adata: AnnData | None = None, prior=None) -> Candidates:
     """Candidate edges of a network (`score_matrix`) under a truth; parameters and errors as in `network`."""
     lookup = gene_lookup(matrix.columns if adata is None else adata)
-    genes = pd.Index(list(dict.fromkeys(spell(matrix.columns if adata is None else adata.var_names, lookup))))
-    scored = spell(matrix.index, lookup)
-    if not spell(matrix.columns, lookup).isin(genes).any():
+    genes = pd.Index(list(dict.fromkeys(respell(matrix.columns if adata is None else adata.var_names, lookup))))
+    scored = respell(matrix.index, lookup)
+    if not respell(matrix.columns, lookup).isin(genes).any():
         raise ValueError(
             f"no target of the scores ({', '.join(map(str, matrix.columns[:3]))}, ...) is a gene of adata "
             f"({', '.join(adata.var_names[:3])}, ...); if one is in Ensembl ids, add them: `adata.var['gene_ids'] = ...`"
@@ -296,48 +288,73 @@ def _marked(edges: pd.DataFrame, regulators: pd.Index, genes: pd.Index) -> np.nd
     return marks
 
 
-def _counted(judge: Judge, candidates: Candidates, mask: np.ndarray) -> dict[str, float]:
-    known = np.nan if candidates.in_prior is None else candidates.in_prior[mask][judge.labels].mean()
-    return {
-        "n_regulators": len(judge.is_scored),
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """One subset of the report."""
+
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    per_regulator: pd.DataFrame
+    counts: dict[str, float]
+
+
+def _judged(candidates: Candidates, mask: np.ndarray, values: dict[str, np.ndarray], name: str, **settings) -> _Subset:
+    """All methods on the candidates under `mask`, with the same draws of regulators and permutations."""
+    present = mask.any(axis=1)
+    regulators, size = candidates.regulators[present], mask.sum(axis=1)[present]
+    labels = candidates.is_true[mask]
+    judge = Judge.of(labels, np.repeat(np.arange(len(size)), size), **settings)
+    n_true = np.bincount(judge.blocks, labels).astype(int)
+    counts = {
+        "n_regulators": len(regulators),
         "n_scored_regulators": int(judge.is_scored.sum()),
-        "n_candidates": judge.labels.size,
-        "n_true": int(judge.labels.sum()),
-        "density": judge.labels.mean(),
-        "share_in_prior": known,
+        "n_candidates": labels.size,
+        "n_true": int(labels.sum()),
+        "density": labels.mean(),
+        "share_in_prior": np.nan if candidates.in_prior is None else candidates.in_prior[mask][labels].mean(),
     }
-
-
-def _per_regulator(subset: str, method: str, result: Scored, judge: Judge, regulators: pd.Index) -> pd.DataFrame:
-    return pd.DataFrame({
-        "subset": subset,
-        "method": method,
-        "regulator": regulators,
-        "n_true": np.bincount(judge.blocks, judge.labels).astype(int),
-        "n_candidates": np.bincount(judge.blocks),
-        "auroc": result.auroc,
-        "auprc": result.auprc,
-        "is_scored": judge.is_scored,
-    })  # fmt: skip
+    results = {method: judge.score(scores[mask]) for method, scores in values.items()}
+    table, gaps, per_regulator = [], [], []
+    for method, result in results.items():
+        is_unscored = np.isneginf(values[method]).all(axis=1, where=mask)[present]
+        table.append({"method": method, **result.row, **counts, "n_unscored_regulators": int(is_unscored.sum())})
+        per_regulator.append(pd.DataFrame({
+            "method": method, "regulator": regulators, "n_true": n_true, "n_candidates": size,
+            "auroc": result.auroc, "auprc": result.auprc, "is_scored": judge.is_scored,
+        }))  # fmt: skip
+        if method != name:
+            gaps += [{"baseline": method, **gap} for gap in _gaps(results[name], result)]
+    differences = pd.DataFrame(gaps, columns=["baseline", "metric", "difference", "low", "high"])
+    return _Subset(pd.DataFrame(table), differences, pd.concat(per_regulator, ignore_index=True), counts)
 
 
 def _gaps(judged: Scored, rival: Scored) -> list[dict]:
+    """Judged network minus a baseline, and the interval of that difference over the same draws."""
     out = []
     for i, metric in enumerate(METRICS):
         low, high = interval(judged.draws[:, i] - rival.draws[:, i])
-        difference = judged.row[metric] - rival.row[metric]
-        out.append({"metric": metric, "difference": difference, "low": low, "high": high})
+        out.append({"metric": metric, "difference": judged.row[metric] - rival.row[metric], "low": low, "high": high})
     return out
+
+
+def _stacked(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Frames of the subsets under each other, the subset as first column."""
+    return pd.concat(frames, names=["subset"]).reset_index(level="subset").reset_index(drop=True)
 
 
 def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
 
 
-def _withinterval(row: dict, metric: str) -> str:
+def _with_interval(row: dict, metric: str) -> str:
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
     return _number(row[metric]) + interval
+
+
+def _unscored(row: dict) -> str:
+    n = row["n_unscored_regulators"]
+    return f"({n} regulators without a score)" if n else ""
 
 
 def _warn_if_too_few(counts: dict, min_positives: int, min_negatives: int) -> None:
@@ -347,3 +364,49 @@ def _warn_if_too_few(counts: dict, min_positives: int, min_negatives: int) -> No
             "number; lower `min_positives=` and `min_negatives=` for a small network",
             stacklevel=3,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ChipSeq:
+    """Result of the published ChIP-seq protocol."""
+
+    auprc: float
+    early_precision: float
+    n_candidates: int
+    n_positive_edges: int
+    positive_rate: float
+    supported_tfs: tuple[str, ...]  # regulators of the network with a true edge, upper case, in its order
+    reference: Truth
+
+
+def chipseq_protocol(scores_or_grn, reference) -> ChipSeq:
+    """AUPRC and early precision against a ChIP-seq reference, as scCAFM published them (pooled, without baselines).
+
+    Candidates are the regulators of the network that have at least one reference edge, times all its targets, without
+    self-edges. AUPRC is average precision; early precision is that of the first k candidates, k = number of true
+    ones, where candidates tied at the cut-off count with the fraction of places left.
+
+    Raises
+    ------
+    KeyError
+        Unknown columns.
+    ValueError
+        No reference edge within the network, one class only, or NaN scores.
+    """
+    matrix = score_matrix(scores_or_grn)
+    candidates = find_candidates(matrix, reference)
+    is_scored = candidates.regulators.isin(respell(matrix.index, candidates.lookup))
+    mask = candidates.is_candidate & is_scored[:, None]
+    labels = candidates.is_true[mask]
+    scores = aligned(matrix, candidates.regulators, candidates.genes, candidates.lookup)[mask]
+    in_order = dict.fromkeys(gene_keys(matrix.index))
+    supported = set(gene_keys(candidates.regulators[is_scored]))
+    return ChipSeq(
+        auprc=average_precision(labels, scores),
+        early_precision=early_precision(labels, scores),
+        n_candidates=labels.size,
+        n_positive_edges=int(labels.sum()),
+        positive_rate=float(labels.mean()),
+        supported_tfs=tuple(tf for tf in in_order if tf in supported),
+        reference=candidates.truth,
+    )

@@ -14,9 +14,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import rankdata, wasserstein_distance
 
-from .baselines import dense_columns, expression, raw_expression, run_baselines
-from .metrics import bootstrap_counts, interval, mean, p_value
-from .truth import aligned, gene_keys, gene_lookup, score_matrix, spell
+from sccafm.evaluate.baselines import dense_columns, expression, raw_expression, run_baselines
+from sccafm.evaluate.metrics import bootstrap_counts, interval, mean, p_value
+from sccafm.evaluate.truth import aligned, gene_keys, gene_lookup, respell, score_matrix
 
 MEASURES = {"wasserstein": "Wasserstein distance", "de_percentile": "differential-expression percentile"}
 CHUNK_VALUES = 4_000_000  # cells x genes sorted at once
@@ -46,8 +46,7 @@ class PerturbationReport:
 
     def to_markdown(self) -> str:
         """GitHub table: excess over matched genes with its interval and p, for both measures."""
-        titles = [f"{title}: value | excess | p" for title in MEASURES.values()]
-        lines = ["| method | " + " | ".join(titles) + " |", "|---" * (1 + 3 * len(MEASURES)) + "|"]
+        lines = ["| method | " + " | ".join(MEASURES.values()) + " |", "|---" * (1 + len(MEASURES)) + "|"]
         for row in self.table.to_dict("records"):
             lines.append(f"| {row['method']} | " + " | ".join(_cells(row)) + " |")
         return "\n".join([*lines, "", self._counts()])
@@ -71,10 +70,11 @@ class PerturbationReport:
 
     def __repr__(self) -> str:
         width = self.table["method"].str.len().max()
-        head = "  ".join(f"{title:>34}: excess over matched genes, p" for title in MEASURES.values())
-        lines = [self._counts(), f"  {'':{width}}  {head}"]
+        lines = [self._counts(), f"  {'':{width}}  " + "  ".join(f"{title:48}" for title in MEASURES.values())]
         for row in self.table.to_dict("records"):
-            lines.append(f"  {row['method']:{width}}  " + "  ".join(f"{cell:>26}" for cell in _cells(row)))
+            lines.append(
+                f"  {row['method']:{width}}  " + "  ".join(f"{cell:48}" for cell in _cells(row)) + _unscored(row)
+            )
         lines += [f"  not run: {name} ({why})" for name, why in self.skipped.items()]
         if self.left_out:
             examples = "; ".join(f"{label} ({why})" for label, why in list(self.left_out.items())[:3])
@@ -97,7 +97,7 @@ def perturbation(
     control: str,
     groupby: str | None = None,
     n_targets: int = 20,
-    n_matched: int = 20,
+    n_matched: int = 10,
     n_null: int = 500,
     n_bootstrap: int = 200,
     min_cells: int = 20,
@@ -129,7 +129,7 @@ def perturbation(
     n_targets
         First targets of each regulator that are judged.
     n_matched
-        Genes nearest in mean control expression from which a matched gene is drawn.
+        Genes nearest in mean control expression, predicted or not, from which a matched gene is drawn.
     n_null
         Draws of matched genes.
     n_bootstrap
@@ -152,11 +152,15 @@ def perturbation(
     """
     matrix = score_matrix(scores_or_grn, group)
     lookup = gene_lookup(adata)
-    genes = pd.Index(list(dict.fromkeys(spell(adata.var_names, lookup))))
+    genes = pd.Index(list(dict.fromkeys(respell(adata.var_names, lookup))))
     labels, is_control = _labels(adata, perturbation_key, control, min_cells)
-    cells, left_out = _perturbed(labels, is_control, spell(matrix.index, lookup), lookup, min_cells)
+    strata = _strata(adata, groupby)
+    is_comparable = np.isin(strata, strata[is_control])
+    cells, left_out = _perturbed(labels, is_control, is_comparable, respell(matrix.index, lookup), lookup, min_cells)
     if not 0 < n_targets <= len(genes) // 2:
-        raise ValueError(f"n_targets must be between 1 and half of the {len(genes)} genes, got {n_targets}; lower `n_targets=`")
+        raise ValueError(
+            f"n_targets must be between 1 and half of the {len(genes)} genes, got {n_targets}; lower `n_targets=`"
+        )
     regulators = pd.Index(cells)
     rivals, skipped = run_baselines(
         baselines, regulators, genes, lookup, adata=adata[is_control], prior=prior,
@@ -164,16 +168,17 @@ def perturbation(
     )  # fmt: skip
     values = {m: aligned(s, regulators, genes, lookup, m) for m, s in {name: matrix, **rivals}.items()}
     x, names = expression(adata, layer)
-    x = x[:, names.get_indexer(genes)] if names.is_unique else x[:, _first_places(names, genes)]
+    x = x[:, _first_places(names, genes)]
     level = np.asarray(x[np.flatnonzero(is_control)].mean(axis=0)).ravel()
-    strata = _strata(adata, groupby)
     results: dict[str, list] = {method: [] for method in values}
     for i, (regulator, is_perturbed) in enumerate(cells.items()):
         shift = _shifts(x, is_perturbed, is_control, strata)
         others = np.flatnonzero(genes != regulator)
         for method, scores in values.items():
             rng = np.random.default_rng([random_state, i])
-            found = _against_matched(scores[i, others], shift[:, others], level[others], n_targets, n_matched, n_null, rng)
+            found = _against_matched(
+                scores[i, others], shift[:, others], level[others], n_targets, n_matched, n_null, rng
+            )
             results[method].append({"regulator": regulator, "n_perturbed_cells": int(is_perturbed.sum()), **found})
     draws = bootstrap_counts(len(regulators), n_bootstrap, np.random.default_rng(random_state))
     return PerturbationReport(
@@ -227,9 +232,14 @@ def perturbseq_protocol(
     """
     matrix, lookup = score_matrix(scores_or_grn), gene_lookup(adata)
     labels, is_control = _labels(adata, perturbation_key, control, 1)
-    cells, _ = _perturbed(labels, is_control, spell(matrix.index, lookup), lookup, 1)
-    source, target = spell(matrix.index, lookup), spell(matrix.columns, lookup)
-    is_candidate = source.isin(list(cells))[:, None] & target.isin(adata.var_names) & (source.to_numpy()[:, None] != target.to_numpy())
+    everywhere = np.ones(adata.n_obs, dtype=bool)
+    cells, _ = _perturbed(labels, is_control, everywhere, respell(matrix.index, lookup), lookup, 1)
+    source, target = respell(matrix.index, lookup), respell(matrix.columns, lookup)
+    is_candidate = (
+        source.isin(list(cells))[:, None]
+        & target.isin(adata.var_names)
+        & (source.to_numpy()[:, None] != target.to_numpy())
+    )
     row, column = np.nonzero(is_candidate)
     if not len(row):
         raise ValueError(
@@ -286,29 +296,42 @@ def _labels(adata: AnnData, key: str, control: str, min_cells: int) -> tuple[pd.
     labels = pd.Series(gene_keys(adata.obs[key]), index=adata.obs_names)
     is_control = (labels == gene_keys([control])[0]).to_numpy()
     if not is_control.any():
-        raise KeyError(f"no cell of obs[{key!r}] is {control!r}; the commonest labels are {list(adata.obs[key].value_counts().index[:8])}")
+        raise KeyError(
+            f"no cell of obs[{key!r}] is {control!r}; the commonest labels are {list(adata.obs[key].value_counts().index[:8])}"
+        )
     if is_control.sum() < min_cells:
         raise ValueError(f"{is_control.sum()} control cells, expected at least {min_cells}; lower `min_cells=`")
     return labels, is_control
 
 
-def _perturbed(labels, is_control, regulators: pd.Index, lookup, min_cells) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Perturbed cells of each regulator, in the order of the network, and why other labels are left out."""
-    counts = labels[~is_control].value_counts()
+def _perturbed(
+    labels: pd.Series,
+    is_control: np.ndarray,
+    is_comparable: np.ndarray,
+    regulators: pd.Index,
+    lookup: dict[str, str],
+    min_cells: int,
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Perturbed cells (booleans) of each regulator, in the order of the network, and why other labels are left out.
+
+    `is_comparable` marks the cells whose group holds control cells.
+    """
+    spelled = pd.Series(respell(labels, lookup), index=labels.index)
+    is_perturbed = ~is_control & is_comparable
+    counts = spelled[is_perturbed].value_counts()
     cells, left_out = {}, {}
-    spelled = pd.Series(spell(counts.index, lookup), index=counts.index)
-    for label, n in counts.items():
-        if spelled[label] not in regulators:
+    for label, gene in zip(labels[~is_control], spelled[~is_control], strict=True):
+        if gene not in regulators:
             left_out[label] = "no regulator of the network"
-        elif n < min_cells:
-            left_out[label] = f"{n} cells, fewer than {min_cells}"
-    kept = spelled[[label for label in counts.index if label not in left_out]]
-    for regulator in regulators[regulators.isin(kept)].unique():
-        cells[regulator] = labels.isin(kept.index[kept == regulator]).to_numpy()
+        elif counts.get(gene, 0) < min_cells:
+            left_out[label] = f"{counts.get(gene, 0)} cells beside control cells, fewer than {min_cells}"
+    for regulator in regulators.unique():
+        if counts.get(regulator, 0) >= min_cells:
+            cells[regulator] = (spelled == regulator).to_numpy() & is_perturbed
     if not cells:
         raise ValueError(
             f"no perturbed gene is a regulator of the network with at least {min_cells} cells; perturbed are "
-            f"{list(counts.index[:5])}, regulators {list(regulators[:5])}; infer the network for the perturbed genes, "
+            f"{list(left_out)[:5]}, regulators {list(regulators[:5])}; infer the network for the perturbed genes, "
             "or lower `min_cells=`"
         )
     return cells, left_out
@@ -324,22 +347,27 @@ def _strata(adata: AnnData, groupby: str | None) -> np.ndarray:
 
 def _first_places(names: pd.Index, genes: pd.Index) -> np.ndarray:
     """Place of the first of equal names; -1 for a gene that is absent."""
-    return pd.Series(np.arange(len(names)), index=names).groupby(level=0).min().reindex(genes).fillna(-1).to_numpy(dtype=int)
+    return (
+        pd.Series(np.arange(len(names)), index=names)
+        .groupby(level=0)
+        .min()
+        .reindex(genes)
+        .fillna(-1)
+        .to_numpy(dtype=int)
+    )
 
 
 def _shifts(x, is_perturbed: np.ndarray, is_control: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """2 x G: Wasserstein distance, and percentile in (0, 1] of |z| of the rank test, joined over strata."""
     n_genes = x.shape[1]
     distance, excess, variance = np.zeros((3, n_genes))
-    shared = [s for s in np.unique(strata[is_perturbed]) if (is_control & (strata == s)).any()]
-    total = sum((is_perturbed & (strata == s)).sum() for s in shared)
-    for s in shared:
+    for s in np.unique(strata[is_perturbed]):
         rows_a, rows_b = np.flatnonzero(is_perturbed & (strata == s)), np.flatnonzero(is_control & (strata == s))
         step = max(1, CHUNK_VALUES // (len(rows_a) + len(rows_b)))
         for begin in range(0, n_genes, step):
             part = slice(begin, begin + step)
             a, b = dense_columns(x[rows_a], part), dense_columns(x[rows_b], part)
-            distance[part] += wasserstein_columns(a, b) * len(a) / total
+            distance[part] += wasserstein_columns(a, b) * len(a) / is_perturbed.sum()
             u, v = rank_sum_columns(a, b)
             excess[part] += u
             variance[part] += v
@@ -354,19 +382,19 @@ def _top_weights(scores: np.ndarray, n_targets: int) -> np.ndarray:
     return above + tied * (n_targets - above.sum()) / tied.sum()
 
 
-def _matched(weights, level, n_matched, n_null, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Chosen genes (k), and for each `n_null` draws among unchosen genes nearest in expression (k x n_null)."""
-    chosen, pool = np.flatnonzero(weights > 0), np.flatnonzero(weights < 1)
-    pool = pool[np.lexsort((rng.random(len(pool)), level[pool]))]
-    n_matched = min(n_matched, len(pool))
-    place = sum(np.searchsorted(level[pool], level[chosen], side) for side in ("left", "right")) // 2
-    low = np.clip(place - n_matched // 2, 0, len(pool) - n_matched)
-    return chosen, pool[low[:, None] + rng.integers(n_matched, size=(len(chosen), n_null))]
+def _matched(chosen, level, n_matched, n_null, rng) -> np.ndarray:
+    """k x n_null genes: for each of k chosen ones, draws among its neighbours in expression, itself left out."""
+    order = np.lexsort((rng.random(len(level)), level))  # equal levels in random order
+    place = np.argsort(order)[chosen]
+    low = np.clip(place - n_matched // 2, 0, len(level) - n_matched - 1)
+    drawn = low[:, None] + rng.integers(n_matched, size=(len(chosen), n_null))
+    return order[drawn + (drawn >= place[:, None])]
 
 
 def _against_matched(scores, shift, level, n_targets, n_matched, n_null, rng) -> dict:
     weights = _top_weights(scores, n_targets)
-    chosen, drawn = _matched(weights, level, n_matched, n_null, rng)
+    chosen = np.flatnonzero(weights)
+    drawn = _matched(chosen, level, min(n_matched, len(level) - 1), n_null, rng)
     found = {"is_scored": bool((scores > scores.min()).any())}
     for measure, values in zip(MEASURES, shift, strict=True):
         found[measure] = weights @ values / n_targets
@@ -395,10 +423,19 @@ def _rows(method: str, found: list[dict]) -> pd.DataFrame:
         out = {"method": method, "regulator": row["regulator"], "n_perturbed_cells": row["n_perturbed_cells"]}
         for measure in MEASURES:
             null = row[f"{measure}_null"]
-            out |= {measure: row[measure], f"{measure}_matched": null.mean(), f"{measure}_excess": row[measure] - null.mean()}
+            out |= {
+                measure: row[measure],
+                f"{measure}_matched": null.mean(),
+                f"{measure}_excess": row[measure] - null.mean(),
+            }
             out[f"{measure}_p"] = p_value(row[measure], null)
         rows.append(out | {"is_scored": row["is_scored"]})
     return pd.DataFrame(rows)
+
+
+def _unscored(row: dict) -> str:
+    n = row["n_unscored_regulators"]
+    return f"({n} regulators without a score)" if n else ""
 
 
 def _cells(row: dict) -> list[str]:
@@ -407,5 +444,6 @@ def _cells(row: dict) -> list[str]:
     for measure in MEASURES:
         low, high = row[f"{measure}_excess_low"], row[f"{measure}_excess_high"]
         span = "" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]"
-        out += [f"{row[measure]:.3f}", f"{row[f'{measure}_excess']:+.3f}{span}", f"{row[f'{measure}_p']:.3g}"]
+        excess, p = row[f"{measure}_excess"], row[f"{measure}_p"]
+        out.append(f"{row[measure]:.3f}, excess {excess:+.3f}{span}, p {p:.2g}")
     return out

@@ -5,7 +5,6 @@ var columns lead to its var_names, so that a truth in symbols meets a matrix in 
 Every truth comes with a receipt of what was mapped and lost: `Truth`.
 """
 
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+from sccafm.genes import spell
 
 SOURCE_TARGET = (
     ("source", "target"),
@@ -24,7 +25,6 @@ SOURCE_TARGET = (
     ("source_genesymbol", "target_genesymbol"),
 )
 WEIGHTS = ("weight", "score", "importance", "EdgeWeight", "confidence")
-VERSIONED_ID = re.compile(r"^(ENS[A-Z]*\d+)\.\d+$")
 NETWORK_LABELS = ("group", "cell", "cell_id")
 ALIAS_COLUMNS = (
     "gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id",
@@ -61,8 +61,7 @@ class Truth:
 def gene_keys(names: Iterable) -> pd.Index:
     """Spelling by which genes are matched: stripped, upper case, Ensembl version cut; missing names become ''."""
     code, unique = pd.factorize(np.asarray(list(names), dtype=object))  # each spelling is cleaned once; missing is -1
-    keys = [VERSIONED_ID.sub(r"\1", str(name).strip().upper()) for name in unique]
-    return pd.Index(np.array([*keys, ""], dtype=object)[code])
+    return pd.Index(np.array([*map(spell, unique), ""], dtype=object)[code])
 
 
 def gene_lookup(genes: AnnData | Iterable[str]) -> dict[str, str]:
@@ -85,7 +84,7 @@ def gene_lookup(genes: AnnData | Iterable[str]) -> dict[str, str]:
     return lookup
 
 
-def spell(names: Iterable, lookup: dict[str, str]) -> pd.Index:
+def respell(names: Iterable, lookup: dict[str, str]) -> pd.Index:
     """Names as the measured genes spell them; a gene that is not measured keeps its key."""
     return pd.Index([lookup.get(key, key) for key in gene_keys(names)], dtype=object)
 
@@ -235,17 +234,15 @@ def score_matrix(scores, group: str | None = None) -> pd.DataFrame:
     ValueError
         NaN scores, an empty table, several networks in one long table, or an unlabelled array.
     """
-    if hasattr(scores, "matrix"):
+    if isinstance(scores, pd.DataFrame):
+        matrix = _pivot(_one_network(scores, group)) if _is_long(scores) else scores
+    elif hasattr(scores, "matrix"):
         matrix = scores.matrix() if group is None else scores.matrix(group)
-    elif not isinstance(scores, pd.DataFrame):
+    else:
         raise ValueError(
             f"expected a GRN or a DataFrame, got {type(scores).__name__}; label an array: "
             "`pd.DataFrame(array, index=regulators, columns=genes)`"
         )
-    elif _is_long(scores):
-        matrix = _pivot(_one_network(scores, group))
-    else:
-        matrix = scores
     if not matrix.size:
         raise ValueError(f"expected at least one regulator and one target, got a matrix of shape {matrix.shape}")
     matrix = matrix.astype(float)
@@ -264,7 +261,7 @@ def aligned(
 
     Rows or columns that name one gene twice are joined by their highest score, with a warning.
     """
-    values = matrix.set_axis(spell(matrix.index, lookup), axis=0).set_axis(spell(matrix.columns, lookup), axis=1)
+    values = matrix.set_axis(respell(matrix.index, lookup), axis=0).set_axis(respell(matrix.columns, lookup), axis=1)
     n_twice = int(values.index.duplicated().sum() + values.columns.duplicated().sum())
     if n_twice:
         warnings.warn(f"{what}: {n_twice} genes stand there twice; the highest score is kept", stacklevel=3)
@@ -277,9 +274,9 @@ def aligned(
 
 def spelled_edges(table: "pd.DataFrame | Truth", lookup: dict[str, str]) -> pd.DataFrame:
     """Columns source, target of a table of edges, as the measured genes spell them; missing names become ''."""
-    table = table.edges if isinstance(table, Truth) else table
+    table = table.edges if isinstance(table, Truth) else _read(table)
     source, target = edge_columns(table)
-    return pd.DataFrame({"source": spell(table[source], lookup), "target": spell(table[target], lookup)})
+    return pd.DataFrame({"source": respell(table[source], lookup), "target": respell(table[target], lookup)})
 
 
 def edge_columns(table: pd.DataFrame) -> tuple[str, str]:
@@ -302,9 +299,10 @@ def _read(table: pd.DataFrame | str | Path) -> pd.DataFrame:
 
 
 def _column(table: pd.DataFrame, wanted: Sequence[str], mend: str) -> str:
-    for column in table.columns:
-        if str(column).lower() in {name.lower() for name in wanted}:
-            return column
+    names = {str(column).lower(): column for column in table.columns}
+    for name in wanted:
+        if name.lower() in names:
+            return names[name.lower()]
     raise KeyError(f"expected a column {' or '.join(wanted)}, got {list(table.columns[:8])}; {mend}")
 
 
@@ -354,9 +352,9 @@ def _pivot(table: pd.DataFrame) -> pd.DataFrame:
     n_twice = int(edges.duplicated(["source", "target"]).sum())
     if n_twice:
         warnings.warn(f"scores: {n_twice:,} edges stand there twice; the highest weight is kept", stacklevel=4)
-    edges = edges.sort_values("weight").drop_duplicates(["source", "target"], keep="last")
     genes = pd.Index(pd.unique(edges[["source", "target"]].to_numpy().ravel("F")))
     regulators = pd.Index(pd.unique(edges["source"]))
+    edges = edges.sort_values("weight").drop_duplicates(["source", "target"], keep="last")
     values = np.full((len(regulators), len(genes)), -np.inf)
     values[regulators.get_indexer(edges["source"]), genes.get_indexer(edges["target"])] = edges["weight"]
     return pd.DataFrame(values, index=regulators, columns=genes)

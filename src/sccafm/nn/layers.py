@@ -59,8 +59,8 @@ class Attention(nn.Module):
         self.num_heads, self.is_causal = config.num_heads, config.is_causal
         self.qkv_proj = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.out_proj = nn.Linear(width, width, bias=config.out_bias)
-        rotary = Rotary(width // config.num_heads, config.rotary_base, config.rotary_interleaved)
-        self.rotary = rotary if config.use_rotary else nn.Identity()
+        turn = (width // config.num_heads, config.rotary_base, config.rotary_interleaved)
+        self.rotary = Rotary(*turn) if config.use_rotary else nn.Identity()
 
     def forward(self, hidden: Tensor, is_padding: Tensor | None) -> Tensor:
         qkv = self.qkv_proj(hidden).unflatten(-1, (3, self.num_heads, -1))  # C L 3 heads head_dim

@@ -1,0 +1,42 @@
+"""What a model must know to read data: gene names, conditions, regulators, and the prior network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sccafm.conditions import Conditions
+from sccafm.genes import GeneNames, Vocabulary
+from sccafm.resources import read_aliases, read_homologs, read_prior, read_regulators
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """A release's tables, without its networks."""
+
+    genes: GeneNames
+    conditions: Conditions
+    regulators: Mapping[str, pd.DataFrame]  # "human", "mouse" -> spelled symbols, class
+    prior: pd.DataFrame  # Gene1, Gene2, spelled, and what else the file has
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.genes.vocabulary
+
+    def prior_tokens(self) -> pd.DataFrame:
+        """The prior's edges by token (columns source, target), those that the vocabulary holds."""
+        tokens = {"source": "Gene1", "target": "Gene2"}
+        edges = self.prior.assign(**{k: self.prior[c].map(self.vocabulary.token) for k, c in tokens.items()})
+        return edges[(edges["source"] >= 0) & (edges["target"] >= 0)]
+
+
+def read_lexicon(files: Mapping[str, Path]) -> Lexicon:
+    """Read the tables of a release; `files` maps logical names to paths (see `pretrained.CANDIDATES`)."""
+    vocabulary = Vocabulary.read(files["vocab"])
+    return Lexicon(
+        genes=GeneNames(vocabulary, read_homologs(files["homologous"]), read_aliases(files["aliases"])),
+        conditions=Conditions.read(files["cond_dict"]),
+        regulators={species: read_regulators(files[f"{species}_tfs"]) for species in ("human", "mouse")},
+        prior=read_prior(files["omnipath"]),
+    )

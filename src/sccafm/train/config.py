@@ -1,0 +1,120 @@
+"""Settings of a training run: frozen, written beside the weights, read back as they are."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sccafm.nn import SFMConfig, VGAEConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each term counts; 0 switches it off."""
+
+    edges: float = 1.0
+    """Contrast of active prior edges against all other pairs of the cell."""
+    prior: float = 0.1
+    """The published prior loss, on the highest-scoring edges."""
+    elbo: float = 0.02
+    """Evidence lower bound of the graph autoencoder, per gene."""
+    context: float = 0.1
+    """Cells differ from the usual context: the factors tell cells apart."""
+    dag: float = 0.01
+    """Acyclicity of the factor graph."""
+    sparsity: float = 0.001
+    """Mean score."""
+
+
+def default_sfm() -> SFMConfig:
+    return SFMConfig(
+        embed_dim=128,
+        expr_hidden_dim=32,
+        expr_num_bins=24,
+        batch_num_bins=16,
+        batch_hidden_dim=32,
+        num_layers=1,
+        num_heads=2,
+        backbone_mlp_hidden_dim=256,
+        backbone_mlp_dropout=0.0,
+        out_dropout=0.1,
+        num_factors=64,
+        router_hidden_dim=128,
+        router_dropout=0.0,
+        topk=32,  # half of the factors: with fewer, held-out regulators lose most of what was learned
+        beta_momentum=0.05,
+        freeze_loaded_gene_embeddings=True,
+        attention_backend="sdpa",
+    )
+
+
+@dataclass(frozen=True)
+class TrainSFM:
+    """Train a structure module on a folder of h5ad files."""
+
+    data: Path
+    """Folder of h5ad files with counts, human or mouse."""
+    run: Path
+    """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
+    init: Path | None = None
+    """Model folder to start from; absent: new weights on the bundled vocabulary."""
+    steps: int = 20_000
+    """Optimiser steps."""
+    cells: int = 4
+    """Cells of one step, all of one data set."""
+    genes: int = 1024
+    """Genes of one step, regulators among them."""
+    regulators: int = 256
+    """Regulators of one step, at most."""
+    learning_rate: float = 2e-3
+    gene_learning_rate: float = 2e-4
+    """Of the gene vectors, where sfm.freeze_loaded_gene_embeddings is off."""
+    weight_decay: float = 1e-2
+    warmup: int = 200
+    """Steps over which the learning rate rises; it then falls to 5 % along a cosine."""
+    clip: float = 1.0
+    """Greatest norm of the gradient."""
+    mask_conditions: float = 0.3
+    """Probability with which each condition of a cell is hidden, so that unknown ones work."""
+    thin: float = 0.5
+    """Probability with which a batch's counts are thinned, to a share between 0.3 and 1."""
+    neighbors: int = 20
+    """Cells like this one over which expression is averaged to say which edges are active."""
+    sharpness: float = 2.0
+    """How steeply the contrast reads a score: its logit is this times the log of the score."""
+    safety: float = 0.75
+    """How much safer a negative a pair is whose target is silent: exp(-safety * standardised level)."""
+    validation_share: float = 0.03
+    """Share of each data set's cells that is never trained on."""
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    log_every: int = 20
+    seed: int = 0
+    threads: int | None = None
+    """CPU threads; absent: as torch chooses."""
+    device: str = "auto"
+    weights: LossWeights = field(default_factory=LossWeights)
+    sfm: SFMConfig = field(default_factory=default_sfm)
+    vgae: VGAEConfig = field(default_factory=lambda: VGAEConfig(hidden_dim=32, dropout=0.0))
+
+
+def read_config(path: Path) -> TrainSFM:
+    """A configuration from JSON, such as the config.json of a run; absent keys keep their defaults.
+
+    Raises
+    ------
+    ValueError
+        An unknown key, or no JSON.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    nested = {"weights": LossWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
+    try:
+        for name, kind in nested.items():
+            if name in values:
+                values[name] = kind(**values[name])
+        paths = {name: Path(values[name]) for name in ("data", "run", "init") if values.get(name) is not None}
+        return TrainSFM(**values | paths)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}; `python -m sccafm.train sfm --help` lists the keys") from error

@@ -1,0 +1,51 @@
+"""The README and docs say what is so: their code runs, their links lead somewhere, CI runs their commands."""
+
+import re
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "models/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[str]:
+    """Python code of a page, without blocks that are marked as not to be run."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_readme_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the example data are normalised, which is said
+        for block in blocks(ROOT / "README.md"):
+            exec(compile(block, "README.md", "exec"), names)
+    assert len(names["grn"]) == 700
+    assert "X_sccafm_sfm" in names["adata"].obsm
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_ci_finds_both_commands_in_the_readme():
+    script = (ROOT / ".ci/run").read_text()
+    finder = re.search(r"^command_of\(\).*$", script, re.MULTILINE).group()
+    for name, expected in (("setup", "sccafm demo"), ("test", "-m pytest")):
+        found = subprocess.run(
+            ["bash", "-c", f"{finder}; command_of {name}"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert found.stdout.strip().endswith(expected)
+
+
+def test_code_names_no_machine():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    text = [f for f in files if f.endswith((".py", ".md", ".toml")) or f == ".ci/run"]
+    paths = re.compile(r"(?<![\w.])/(work|tmp|root|home)/[a-zA-Z.]")
+    assert [f for f in text if paths.search((ROOT / f).read_text())] == []
