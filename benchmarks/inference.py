@@ -164,7 +164,10 @@ def main() -> None:
         config = SFMConfig(embed_dim=768, num_layers=12, num_heads=12, backbone_mlp_hidden_dim=3072)
         published = SFM(config, vocab_size, model.conditions.size).eval()
         result["published size"] = [stages(published, vocab_size, 2000, 333, peak, 2)]
-        text += ["## A model of the published size (width 768, 12 layers, random weights)", table(result["published size"])]
+        text += [
+            "## A model of the published size (width 768, 12 layers, random weights)",
+            table(result["published size"]),
+        ]
         del published
     if options.data is None:
         text.append("File and memory steps left out: no `--data`.")

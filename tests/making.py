@@ -46,11 +46,11 @@ def backbone_sizes(is_causal=False, **changes):
 
 
 def shaken(module, seed=0):
-    """The module in evaluation mode, every tensor moved off its initial value: norms, biases and offsets too."""
+    """The module in evaluation mode with random values everywhere: in norms, biases and offsets too."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in module.state_dict().values():
-            tensor.copy_(0.8 * tensor + 0.3 * torch.randn(tensor.shape, generator=generator))
+    for name, tensor in module.state_dict().items():
+        usual = 1.0 if name.endswith("weight") and tensor.ndim == 1 else 0.0  # of a norm
+        tensor.copy_(usual + 0.3 * torch.randn(tensor.shape, generator=generator))
     return module.eval()
 
 

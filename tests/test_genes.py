@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sccafm.genes import LOST, GeneNames, Homologs, Vocabulary, guess_species, is_ensembl, match_genes, species_name, spell
+from sccafm.genes import (
+    LOST,
+    GeneNames,
+    Homologs,
+    Vocabulary,
+    guess_species,
+    is_ensembl,
+    match_genes,
+    species_name,
+    spell,
+)
 
 RECORDS = [
     {"token_index": 9, "gene_symbol": "TP53", "gene_id": "ENSG00000141510"},

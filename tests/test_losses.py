@@ -7,7 +7,7 @@ import torch
 from making import random_sfm, random_tokens, random_vgae
 
 from sccafm.batch import Factors
-from sccafm.losses import dag_penalty, edge_contrast, elbo, prior_loss, sparsity
+from sccafm.losses import context_contrast, dag_penalty, edge_contrast, elbo, prior_loss, sparsity
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
 
 
@@ -223,3 +223,16 @@ def test_edge_contrast_of_a_column_without_any_pair_stays_finite():
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(leaf.grad).all()
+
+
+def test_context_contrast_is_minus_the_mean_divergence_from_the_usual_context():
+    context = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]], requires_grad=True)
+    usual = torch.tensor([0.2, 0.5, 0.3])
+    divergence = [
+        sum(c * math.log(c / u) for c, u in zip(row, (0.2, 0.5, 0.3), strict=True) if c) for row in context.tolist()
+    ]
+    value = context_contrast(context, usual)
+    value.backward()
+    assert value.item() == pytest.approx(-sum(divergence) / 2, rel=1e-5)
+    assert torch.isfinite(context.grad).all()
+    assert context_contrast(usual[None], usual).item() == pytest.approx(0, abs=1e-6)

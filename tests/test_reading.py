@@ -189,7 +189,9 @@ def test_species_of_unclear_names_is_human_and_said(reading):
 def test_a_rat_is_refused(reading):
     adata = data()
     adata.obs["organism"] = "Rattus norvegicus"
-    with pytest.raises(ValueError, match=r"obs\['organism'\] says 'Rattus norvegicus', which is neither human nor mouse"):
+    with pytest.raises(
+        ValueError, match=r"obs\['organism'\] says 'Rattus norvegicus', which is neither human nor mouse"
+    ):
         reading(adata)
     with pytest.raises(ValueError, match="species= says 'rat', which is neither human nor mouse"):
         reading(data(), species="rat")
@@ -310,7 +312,9 @@ def test_no_regulator_left_is_refused(reading, settings):
 
 
 def test_lost_regulators_are_listed(tiny_model, reading):
-    lost = [tf for tf in tiny_model.lexicon.regulators["mouse"].index if tiny_model.lexicon.genes.find(tf, "mouse")[0] < 0]
+    lost = [
+        tf for tf in tiny_model.lexicon.regulators["mouse"].index if tiny_model.lexicon.genes.find(tf, "mouse")[0] < 0
+    ]
     found = reading(data([*MOUSE, lost[0].capitalize()]))
     assert found.receipt.lost_regulators == (lost[0].capitalize(),)
     assert "lost 1 regulators" in str(found.receipt)

@@ -115,7 +115,8 @@ def test_gradients_reach_every_parameter():
     factors = sfm.route(random_tokens(genes=25)).factors
     weights = torch.randn(factors.u.shape, generator=torch.Generator().manual_seed(1))
     ((factors.u + factors.v) * weights).sum().backward()
-    assert not [name for name, p in sfm.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    unmoved = {name for name, p in sfm.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-6}
+    assert unmoved <= {"embedding.batch_embedding.attention_score.bias"}  # a softmax does not feel a shift
 
 
 def test_the_state_holds_what_the_contract_lists():

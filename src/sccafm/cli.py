@@ -79,7 +79,10 @@ def run_infer(options: Infer) -> None:
 
     if not options.input.is_file():
         raise FileNotFoundError(f"no file {options.input}; give an .h5ad file")
-    adata = ad.read_h5ad(options.input, backed="r")
+    try:
+        adata = ad.read_h5ad(options.input, backed="r")
+    except OSError as error:
+        raise ValueError(f"{options.input} is no readable h5ad file: {error}") from error
     names = ("groupby", "regulators", "n_top_genes", "layer", "gene_key", "species", "top_k", "min_weight")
     settings = {name: getattr(options, name) for name in (*names, "keep_factors", "device")}
     grn = sccafm.infer_grn(adata, options.model, store=options.out, **settings)

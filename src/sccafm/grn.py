@@ -55,9 +55,14 @@ class GRN:
         return ", ".join(f"{group} ({n})" for group, n in counts.items())
 
     def _strongest(self) -> tuple[str, str]:
-        mean = self.matrix()
-        row, column = np.unravel_index(np.argmax(mean.to_numpy()), mean.shape)
-        return mean.index[row], mean.columns[column]
+        scores = self._without_self_edges()
+        row, column = np.unravel_index(np.argmax(scores), scores.shape)
+        return self.regulators[row], self.targets[column]
+
+    def _without_self_edges(self, group: object = None) -> np.ndarray:
+        scores = self.matrix(group).to_numpy(copy=True)
+        scores[np.arange(len(self.regulators)), self.targets.get_indexer(self.regulators)] = 0
+        return scores
 
     @property
     def targets(self) -> pd.Index:
@@ -161,13 +166,10 @@ class GRN:
         unique, so one group's rows are a network for decoupler.
         """
         tables = []
-        positions = self.targets.get_indexer(self.regulators)
         for group, size in self.group_sizes.items():
             if size == 0:
                 continue
-            scores = self.matrix(group).to_numpy()
-            scores[np.arange(len(positions)), positions] = 0
-            flat = scores.ravel()
+            flat = self._without_self_edges(group).ravel()
             order = np.argsort(-flat, kind="stable")[:top_k]
             order = order[flat[order] > 0]
             source, target = np.divmod(order, len(self.targets))
@@ -269,7 +271,7 @@ class GRN:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """What the numbers in the parts mean."""
-        cells = pd.DataFrame({"cell": self.cells.astype(str), "group": self.groups.to_numpy()})
+        cells = pd.DataFrame({"cell": self.cells.astype(str), "group": self.groups.array})
         return {"genes": self.genes.rename_axis("name").reset_index(), "cells": cells, "edges": self._edge_table()}
 
     def _edge_table(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm.batch import Factors, Tokens
-from sccafm.grn import ALL, GRN, factor_names, pack_factors, read_grn
+from sccafm.grn import ALL, GRN, pack_factors, read_grn
 from sccafm.lexicon import Lexicon
 from sccafm.nn import SFM
 from sccafm.preprocess import blocks
@@ -285,7 +285,7 @@ def check_settings(top_k, min_weight, batch_size, genes, n_top_genes) -> None:
         raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
     if min_weight is not None and not 0 <= min_weight <= 1:
         raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
-    if batch_size != "auto" and (isinstance(batch_size, (bool, str)) or int(batch_size) < 1):
+    if batch_size != "auto" and (batch_size is True or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
         raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
     if genes is not None and n_top_genes not in (None, 2000):
         warnings.warn("n_top_genes has no effect where genes= names the genes to read", stacklevel=3)
@@ -308,16 +308,20 @@ def pass_size(batch_size: int | str, model: Model) -> int:
 
 
 def find_groups(adata, groupby: str | None) -> pd.Series:
-    """Group of each cell, categorical."""
+    """Group of each cell, categorical in the order of the column's categories."""
+    cells = adata.obs_names.rename(None)
     if groupby is None:
-        return pd.Series(pd.Categorical([ALL] * adata.n_obs), index=adata.obs_names, name=ALL)
+        return pd.Series(pd.Categorical([ALL] * adata.n_obs), index=cells, name=ALL)
     if groupby not in adata.obs:
         raise KeyError(f"groupby={groupby!r} is no column of obs; there are {list(adata.obs.columns)}")
-    groups = adata.obs[groupby].astype(str).where(adata.obs[groupby].notna(), UNASSIGNED)
-    unassigned = int(adata.obs[groupby].isna().sum())
+    column = adata.obs[groupby].astype("category").cat.remove_unused_categories()
+    order = list(column.cat.categories.astype(str).unique())
+    unassigned = int(column.isna().sum())
     if unassigned:
         warnings.warn(f"{unassigned:,} cells have no {groupby!r}; they form the group {UNASSIGNED!r}", stacklevel=3)
-    return groups.astype("category").rename(groupby)
+        order = [name for name in order if name != UNASSIGNED] + [UNASSIGNED]
+    groups = column.astype(str).where(column.notna(), UNASSIGNED)
+    return pd.Series(pd.Categorical(groups, order), index=cells, name=groupby)
 
 
 def digest(*things: object) -> str:
@@ -345,9 +349,9 @@ def run_card(
         "values": f"{reading.matrix.origin} {reading.matrix.kind} {reading.digest}",
         "conditions": digest(reading.conditions.tobytes()),
         "groupby": groupby,
-        "groups": digest(*groups.astype(str)),
-        "top_k": top_k,
-        "min_weight": min_weight,
+        "groups": digest(*groups.astype(str), *groups.cat.categories),
+        "top_k": None if top_k is None else int(top_k),  # numpy's numbers are none to JSON
+        "min_weight": None if min_weight is None else float(min_weight),
         "keep_factors": keep_factors,
         "device": model.device.type,
     }
@@ -378,7 +382,7 @@ def empty_grn(model: Model, reading: Reading, groups: pd.Series, groupby: str | 
     )
     in_prior = prior_matrix(model.lexicon, reading)
     none = CellEdges.join([])
-    return GRN(reading.matrix.obs_names, genes, groups, none, in_prior, {}, {}, params)
+    return GRN(groups.index, genes, groups, none, in_prior, {}, {}, params)
 
 
 def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
@@ -395,14 +399,13 @@ def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
 
 def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
     """Write the results that belong to cells and genes into the AnnData."""
-    adata.obsm[f"X_{key}_sfm"] = grn.summary
-    adata.obsm[f"{key}_context"] = grn.context
-    adata.obs[f"{key}_context"] = grn.context_label.to_numpy()
-    adata.obs[f"{key}_context"] = pd.Categorical(adata.obs[f"{key}_context"], factor_names(grn.context.shape[1]))
+    adata.obsm[f"X_{key}_sfm"] = grn.summary.copy()  # what is done to one later does not change the other
+    adata.obsm[f"{key}_context"] = grn.context.copy()
+    adata.obs[f"{key}_context"] = grn.context_label.array
     adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
     labels = reading.labels_of(adata)
-    adata.var["is_tf"] = np.isin(labels, reading.regulator_labels)
-    adata.var[f"{key}_in_vocab"] = np.isin(labels, list(reading.known_genes))
+    adata.var["is_tf"] = labels.isin(reading.regulator_labels)
+    adata.var[f"{key}_in_vocab"] = labels.isin(reading.known_genes)
     network = grn.pool(POPULATION_EDGES)
     for column in ("group", "source", "target"):
         network[column] = network[column].astype(str)

@@ -1,6 +1,6 @@
 """Training objectives: tensors in, scalar out.
 
-The published ones (ELBO, prior on the top edges, DAG, sparsity) and ours (`edge_loss`). Shapes are those of
+The published ones (ELBO, prior on the top edges, DAG, sparsity) and ours (`edge_contrast`, `context_contrast`). Shapes are those of
 :mod:`sccafm.batch`.
 """
 
@@ -16,7 +16,7 @@ from sccafm.nn.vgae import VGAEOutput
 LOG_2PI = math.log(2 * math.pi)
 
 
-def elbo(expression: Tensor, output: VGAEOutput, is_gene: Tensor) -> Tensor:
+def elbo(expression: Tensor, output: VGAEOutput, is_gene: Tensor, min_scale: float = 1e-5) -> Tensor:
     """Negative evidence lower bound: summed over the genes of a cell, averaged over cells.
 
     A zero is explained by dropout or by the normal, ``log(p + (1 - p) N(0) + 1e-8)``; any other value by
@@ -30,8 +30,11 @@ def elbo(expression: Tensor, output: VGAEOutput, is_gene: Tensor) -> Tensor:
         What the VGAE says of them.
     is_gene
         C G bool; padding counts nothing.
+    min_scale
+        Least scale of the normal. The published 1e-5 lets a narrow peak at zero win without bound, and one value beside
+        it overflow the gradient.
     """
-    scale = output.likelihood.scale.clamp_min(1e-5)
+    scale = output.likelihood.scale.clamp_min(min_scale)
     dropout = output.likelihood.dropout.clamp(1e-5, 1 - 1e-5)
     standard = (expression - output.likelihood.mean) / scale
     log_normal = -0.5 * (standard.square() + LOG_2PI) - scale.log()

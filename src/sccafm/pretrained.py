@@ -42,7 +42,7 @@ CANDIDATES = {
 REQUIRED = ("sfm_config", "sfm_model", "vocab", "cond_dict")
 BORROWED = ("human_tfs", "mouse_tfs", "omnipath", "homologous", "aliases")  # the bundle's own where a release has none
 SFM_PREFIX, VGAE_PREFIX = "foundation_modules.sfm.", "head_modules.vgae."
-REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "./folder" is none
 # Parameters that checkpoints carried before the renaming of 2026-05-05.
 OLD_KEYS = ("zero_embedding", "expr_modulator", "condition_encoder", "cell_context_encoder", "position_embedding.")
 
@@ -235,10 +235,7 @@ def find_files(folder: Path, required: tuple[str, ...] = REQUIRED) -> dict[str, 
 
 def load_sfm(config_file: Path, weights_file: Path, vocab_size: int, num_conditions: int) -> tuple[SFM, VGAE | None]:
     """Structure module and its training head (None where the file holds only the module)."""
-    config = read_json(config_file)
-    for section in ("sfm", "vgae"):
-        if section not in config:
-            raise ValueError(f'{config_file} needs the sections "sfm" and "vgae"; it has {list(config)}')
+    config = read_sections(config_file, "sfm", "vgae")
     weights = read_tensors(weights_file)
     own = {key.removeprefix(SFM_PREFIX): t for key, t in weights.items() if key.startswith(SFM_PREFIX)}
     head = {key.removeprefix(VGAE_PREFIX): t for key, t in weights.items() if key.startswith(VGAE_PREFIX)}
@@ -252,9 +249,7 @@ def load_sfm(config_file: Path, weights_file: Path, vocab_size: int, num_conditi
 
 
 def load_efm(config_file: Path, weights_file: Path, vocab_size: int, num_conditions: int) -> EFM:
-    config = read_json(config_file)
-    if "efm" not in config:
-        raise ValueError(f'{config_file} needs the section "efm"; it has {list(config)}')
+    config = read_sections(config_file, "efm")
     with torch.random.fork_rng(devices=[]):
         efm = EFM(configure(EFMConfig, config["efm"], config_file), vocab_size, num_conditions)
     fill_module(efm, read_tensors(weights_file), weights_file)
@@ -304,11 +299,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def read_json(file: Path) -> dict:
+def read_sections(file: Path, *names: str) -> dict[str, dict]:
+    """A config file: JSON with an object under each name."""
     try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+        config = json.loads(file.read_text())
+    except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{file} is not JSON ({error}); download the file again") from error
+    found = [name for name, section in config.items() if isinstance(section, dict)] if isinstance(config, dict) else []
+    if not set(names) <= set(found):
+        raise ValueError(f"{file} needs the sections {list(names)}; it has {found}")
+    return config
 
 
 def write_json(file: Path, content: object) -> None:

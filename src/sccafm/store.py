@@ -120,7 +120,8 @@ def write_edges(edges: CellEdges, path: Path) -> None:
             for start in range(first, last + 1, ROW_GROUP_CELLS):
                 rows = slice(*np.searchsorted(edges.cell, (start, start + ROW_GROUP_CELLS)))
                 columns = [edges.cell[rows], edges.edge[rows], edges.weight[rows]]
-                writer.write_table(pa.table([pa.array(c) for c in columns], schema=schema))
+                if len(columns[0]):  # a row group of nothing has no statistics to find it by
+                    writer.write_table(pa.table([pa.array(c) for c in columns], schema=schema))
 
     write_whole(path, write)
 
@@ -145,7 +146,7 @@ class Store:
     folder
         Made if absent. A folder with an unfinished run of the same header is taken up where it ended.
     header
-        What was run; "fingerprint" tells one run from another.
+        What was run: "run" tells one run from another, "params" is the run card.
     tables
         "genes", "cells" and "edges".
 
@@ -162,13 +163,15 @@ class Store:
             raise ValueError(f"store={str(folder)!r} is a file; give a folder")
         if (self.folder / "grn.json").exists():
             self._check_same(read_header(self.folder))
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(path.suffix != ".partial" for path in self.folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
         else:
-            (self.folder / "parts").mkdir(parents=True, exist_ok=True)
-            for name, table in tables.items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_header(complete=False)  # first: a run killed while the tables are written is taken up too
+        (self.folder / "parts").mkdir(exist_ok=True)
+        for name, table in tables.items():
+            if not (self.folder / f"{name}.parquet").exists():
                 write_table(table, self.folder / f"{name}.parquet")
-            self._write_header(complete=False)
 
     def _check_same(self, found: dict) -> None:
         differing = sorted(k for k, v in self.header["run"].items() if found["run"].get(k) != v)

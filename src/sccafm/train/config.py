@@ -17,8 +17,8 @@ class LossWeights:
     """The published prior loss, on the highest-scoring edges."""
     elbo: float = 0.02
     """Evidence lower bound of the graph autoencoder, per gene."""
-    context: float = 0.1
-    """Cells differ from the usual context: the factors tell cells apart."""
+    context: float = 0.2
+    """Cells differ from the usual context of their data set: the factors tell cells apart."""
     dag: float = 0.01
     """Acyclicity of the factor graph."""
     sparsity: float = 0.001
@@ -83,6 +83,8 @@ class TrainSFM:
     """How steeply the contrast reads a score: its logit is this times the log of the score."""
     safety: float = 0.75
     """How much safer a negative a pair is whose target is silent: exp(-safety * standardised level)."""
+    min_scale: float = 0.1
+    """Least scale of the likelihood in the evidence lower bound; the published one is 1e-5."""
     validation_share: float = 0.03
     """Share of each data set's cells that is never trained on."""
     validate_every: int = 1000

@@ -49,9 +49,11 @@ class Batch:
     level: Tensor  # C G, log1p expression of the gene in cells like this one
     activity: Tensor  # C G in [0, 1), the same beside the gene's usual level: 0.5 where they are equal
     dataset: str
+    number: int  # of the data set in its corpus
 
     def to(self, device) -> "Batch":
-        return Batch(self.tokens.to(device), self.level.to(device), self.activity.to(device), self.dataset)
+        tensors = (x.to(device) for x in (self.tokens, self.level, self.activity))
+        return Batch(*tensors, self.dataset, self.number)
 
 
 class Corpus:
@@ -92,7 +94,8 @@ class Corpus:
 
     def _draw(self, rng: np.random.Generator, part: str) -> Batch:
         config = self.config
-        dataset = self.datasets[rng.choice(len(self.datasets), p=self.share)]
+        number = int(rng.choice(len(self.datasets), p=self.share))
+        dataset = self.datasets[number]
         pool = getattr(dataset, part)
         cells = rng.choice(pool, min(config.cells, len(pool)), replace=False)
         may_regulate = dataset.is_tf | dataset.is_cofactor if rng.random() < 0.2 else dataset.is_tf
@@ -108,14 +111,17 @@ class Corpus:
         usual = self.usual[dataset.species][dataset.tokens[genes]]
         level = smoothed(dataset, cells, dataset.columns[genes])
         level, activity = (torch.from_numpy(x.astype(np.float32)) for x in (level, level / (level + usual)))
-        return Batch(tokens, level, activity, dataset.name)
+        return Batch(tokens, level, activity, dataset.name, number)
 
 
 def read_dataset(path: Path, config: TrainSFM, lexicon: Lexicon) -> DataSet:
     adata = ad.read_h5ad(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the receipt would tell a user
-        reading = read(adata, lexicon, regulators="all", n_top_genes=None)
+        try:
+            reading = read(adata, lexicon, regulators="all", n_top_genes=None)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if reading.matrix.kind != "counts":
         raise ValueError(f"{path} holds {reading.matrix.kind} values; training needs counts in X, layers or raw")
     binding = read_binding(reading, lexicon)

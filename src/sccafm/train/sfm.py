@@ -29,14 +29,15 @@ from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.vectors import gene_vectors
 
 TABLES = ("vocab", "cond_dict")  # what a release must hold to train on its vocabulary
+CHECKPOINT = "checkpoint.safetensors"
 VALIDATION_BATCHES = 32
-CONTEXT_MOMENTUM = 0.01
+CONTEXT_MOMENTUM = 0.05
 
 
 class Trainer(nn.Module):
     """Networks, prior and losses of one run; the forward pass gives every term of a batch."""
 
-    def __init__(self, config: TrainSFM, lexicon: Lexicon, sfm: SFM, vgae: VGAE):
+    def __init__(self, config: TrainSFM, lexicon: Lexicon, sfm: SFM, vgae: VGAE, n_datasets: int):
         super().__init__()
         self.config, self.sfm, self.vgae = config, sfm, vgae
         size = lexicon.vocabulary.size
@@ -53,7 +54,9 @@ class Trainer(nn.Module):
         self.register_buffer("studied", studied, persistent=False)
         self.vocab_size = size
         factors = sfm.config.num_factors
-        self.register_buffer("usual_context", torch.full((factors,), 1 / factors))  # running mean, kept in checkpoints
+        # Running mean of each data set, kept in checkpoints: cells are told apart within a data set, where technology
+        # and tissue are the same.
+        self.register_buffer("usual_context", torch.full((n_datasets, factors), 1 / factors))
 
     def prior(self, regulators: Tensor, targets: Tensor) -> Tensor:
         """How surely the prior holds each pair, 0 where it does not: T, G tokens -> T G."""
@@ -76,12 +79,14 @@ class Trainer(nn.Module):
         contrast = losses.edge_contrast(scores, active, is_pair, safety, config.sharpness)
         pairs = torch.ones_like(scores, dtype=torch.bool)
         prior = losses.prior_loss(scores, strength > 0, pairs, 512, 5.0, 0.1)
-        evidence = losses.elbo(tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene) / len(genes)
+        evidence = losses.elbo(
+            tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, config.min_scale
+        ) / len(genes)
         terms = {
             "edges": contrast,
             "prior": prior,
             "elbo": evidence,
-            "context": losses.context_contrast(factors.context(), self.usual_context),
+            "context": losses.context_contrast(factors.context(), self.usual_context[batch.number]),
             "dag": losses.dag_penalty(factors),
             "sparsity": losses.sparsity(factors, tokens.is_tf, tokens.is_gene),
         }
@@ -131,9 +136,9 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     corpus = Corpus(config, lexicon, progress)
     device = choose_device(config.device)
     sfm, vgae = build(config, files, lexicon, corpus)
-    trainer = Trainer(config, lexicon, sfm, vgae).to(device)
+    trainer = Trainer(config, lexicon, sfm, vgae, len(corpus.datasets)).to(device)
     optimizer = make_optimizer(trainer)
-    checkpoint = config.run / "checkpoint.safetensors"
+    checkpoint = config.run / CHECKPOINT
     first = load_checkpoint(checkpoint, trainer, optimizer) if checkpoint.exists() else 0
     log = Log(config.run / "log.csv", list(dataclasses.asdict(config.weights)), first)
     validation = corpus.validation_batches(VALIDATION_BATCHES)
@@ -164,7 +169,7 @@ def cancel(upcoming: Future) -> None:
 def check_run(run: Path, settings: dict) -> None:
     """A run folder belongs to one configuration; how long it goes on may change."""
     path = run / "config.json"
-    if path.exists():
+    if path.exists() and (run / CHECKPOINT).exists():  # before the first checkpoint nothing was trained
         found = json.loads(path.read_text())
         free = ("steps", "threads", "device", "checkpoint_every", "run")
         differing = [k for k, v in settings.items() if k not in free and found.get(k) != v]
@@ -233,7 +238,7 @@ def train_step(trainer: Trainer, optimizer: torch.optim.AdamW, batch: Batch, ste
     check_finite({"gradient": norm.item()}, step, batch.dataset)
     optimizer.step()
     balance(trainer.sfm, routing)
-    trainer.usual_context.lerp_(routing.factors.context().detach().mean(0), CONTEXT_MOMENTUM)
+    trainer.usual_context[batch.number].lerp_(routing.factors.context().detach().mean(0), CONTEXT_MOMENTUM)
     return numbers
 
 

@@ -1,0 +1,125 @@
+"""Copy a trained model into models/ and write its card and curves.
+
+    python scripts/write_model_card.py RUN --data FOLDER [--manifest MANIFEST.tsv]
+
+RUN is the folder of `python -m sccafm.train sfm`, FOLDER the h5ad files that it was trained on, MANIFEST a table of where
+they come from (columns file, cells, genes, species, paper, licence). Every figure of the card comes from these files.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import anndata as ad
+import matplotlib
+import pandas as pd
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+HEADER = """---
+library_name: sccafm
+license: gpl-3.0
+tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
+---
+"""
+LIMITS = """## Limits
+
+- The score ranks the edges of a cell. It is not a probability, and a missing edge is not evidence of absence.
+- Known edges come from literature-curated collections, which know much about few regulators: `in_prior` tells what the
+  model was told. Hubs of the literature (JUN, FOS, NFKB1, MYC) are hubs here.
+- No cell was labelled with its true network. What moves the network from cell to cell is expression: an edge counts as
+  active where both of its ends are expressed in cells like this one. That is a sign of regulation, not a proof.
+- No sign: activation and repression are not told apart.
+- The corpus is small and has mostly blood, immune, lung, gut and embryonic cells. Genes outside of the vocabulary
+  (human protein-coding genes with a name) are not read; mouse genes are read through one-to-one orthologs.
+- Trained on one machine with two cores: a first default, not the last word.
+"""
+
+
+def curves(log: pd.DataFrame, path: Path) -> None:
+    """Loss terms of training and held-out cells by step."""
+    terms = [c for c in log.columns if c not in ("step", "part")]
+    figure, axes = plt.subplots(2, -(-len(terms) // 2), figsize=(12, 5), layout="constrained")
+    for axis, term in zip(axes.flat, terms, strict=False):
+        for part, color in (("train", "0.75"), ("validation", "tab:blue")):
+            rows = log[log["part"] == part]
+            values = rows[term].rolling(25, min_periods=1).mean() if part == "train" else rows[term]
+            axis.plot(rows["step"], values, color=color, label=part)
+        axis.set(title=term, xlabel="step")
+    axes.flat[0].legend(frameon=False)
+    for axis in axes.flat[len(terms) :]:
+        axis.remove()
+    figure.savefig(path, dpi=80)
+
+
+def data_table(folder: Path, manifest: Path | None) -> tuple[str, int, int]:
+    known = {}
+    if manifest is not None:
+        table = pd.read_csv(manifest, sep="\t")
+        known = {
+            str(f).split(":")[-1].split("/")[-1]: row
+            for f, row in zip(table["file"], table.to_dict("records"), strict=True)
+        }
+    lines, cells = ["| data set | cells | genes | species | source | licence as stated |", "|" + " --- |" * 6], 0
+    paths = sorted(folder.glob("*.h5ad"))
+    for path in paths:
+        adata = ad.read_h5ad(path, backed="r")
+        row = known.get(path.name, {})
+        said = [str(row.get(k, "")).replace("nan", "").replace("|", "/") for k in ("species", "paper", "licence")]
+        lines.append(f"| {path.stem} | {adata.n_obs:,} | {adata.n_vars:,} | " + " | ".join(said) + " |")
+        cells += adata.n_obs
+    return "\n".join(lines), len(paths), cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path)
+    options = parser.parse_args()
+    config = json.loads((options.run / "config.json").read_text())
+    log = pd.read_csv(options.run / "log.csv")
+    for name in ("sfm_config.json", "sfm_model.safetensors"):
+        shutil.copyfile(options.run / "model/models" / name, ROOT / "models" / name)
+    curves(log, ROOT / "models/curves.png")
+    table, files, cells = data_table(options.data, options.manifest)
+    last = log[log["part"] == "validation"].iloc[-1]
+    sizes = config["sfm"]
+    settings = {k: v for k, v in config.items() if k not in ("sfm", "vgae", "data", "run", "init", "threads", "device")}
+    card = f"""{HEADER}
+# The bundled model
+
+A structure module for human and mouse single-cell RNA-seq: width {sizes["embed_dim"]}, {sizes["num_layers"]} layer,
+{sizes["num_heads"]} heads, {sizes["num_factors"]} factors of which each gene chooses {sizes["topk"]}. `sccafm.load()` reads it.
+How it ranks edges beside simple baselines: [benchmarks/accuracy.md](../benchmarks/accuracy.md).
+
+## Training
+
+{files} data sets, {cells:,} cells, {config["steps"]:,} steps of {config["cells"]} cells and up to {config["genes"]:,} genes, seed
+{config["seed"]}; {config["validation_share"]:.0%} of each data set's cells were held out. Terms on them at the end:
+{", ".join(f"{term} {last[term]:.3f}" for term in config["weights"])}.
+
+![Loss terms by step](curves.png)
+
+Gene vectors stand still in training: GO and Reactome membership, expression profiles of the corpus, the gene's usual level
+and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST). Made by
+`python -m sccafm.train sfm` with these settings (docs/training.md says what they mean):
+
+```json
+{json.dumps(settings, indent=1)}
+```
+
+{LIMITS}
+## Data
+
+{table}
+"""
+    (ROOT / "models/README.md").write_text(card.lstrip("\n"))
+    print(f"wrote models/README.md: {files} data sets, {cells:,} cells")
+
+
+if __name__ == "__main__":
+    main()
