@@ -235,3 +235,25 @@ def test_bundled_tables_know_names_as_they_come(tiny_model, name, species, symbo
     found, _ = tiny_model.lexicon.genes.find(name, species)
     assert found != LOST
     assert tiny_model.vocabulary.symbol(found) == symbol
+
+
+@pytest.mark.parametrize("name", ["HLA.DRA", "hg19_HLA-DRA", "GRCh38___HLA-DRA", " hla-dra "])
+def test_names_that_tools_mangled_are_found(tiny_model, name):
+    book = tiny_model.lexicon.genes
+    token, _ = book.find(name, "human")
+    assert book.vocabulary.symbol(token) == "HLA-DRA"
+
+
+def test_ensembl_copies_on_the_y_chromosome_are_the_gene(tiny_model):
+    book = tiny_model.lexicon.genes
+    assert book.find("ENSG00000182378.15_PAR_Y", "human") == book.find("ENSG00000182378", "human")
+
+
+@pytest.mark.parametrize("name", ["Ear2", "Mcpt1", "Mgl2"])
+def test_synonyms_of_human_genes_do_not_name_mouse_genes(tiny_model, name):
+    assert tiny_model.lexicon.genes.find(name, "mouse") == (LOST, "lost")
+
+
+def test_symbols_that_were_official_once_name_mouse_genes(tiny_model):
+    book = tiny_model.lexicon.genes
+    assert book.vocabulary.symbol(book.find("Ctgf", "mouse")[0]) == "CCN2"

@@ -316,9 +316,9 @@ def test_nothing_changes_on_the_way_to_disk_and_back(infer, adata, tmp_path, kee
     pd.testing.assert_frame_equal(back.context, grn.context)
     np.testing.assert_array_equal(back.in_prior, grn.in_prior)
     assert back.sums.keys() == grn.sums.keys()
-    assert back.arrays.keys() == grn.arrays.keys()
+    assert back.arrays.keys() == {"context", "summary"}  # factors stay on disk
     for found, expected in ((back.sums, grn.sums), (back.arrays, grn.arrays)):
-        for name in expected:
+        for name in found:
             np.testing.assert_array_equal(found[name], expected[name], strict=True)
     assert back.params == grn.params
     assert repr(back) == repr(grn).replace("in memory", "on disk")

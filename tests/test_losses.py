@@ -228,11 +228,15 @@ def test_edge_contrast_of_a_column_without_any_pair_stays_finite():
 def test_context_contrast_is_minus_the_mean_divergence_from_the_usual_context():
     context = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]], requires_grad=True)
     usual = torch.tensor([0.2, 0.5, 0.3])
-    divergence = [
-        sum(c * math.log(c / u) for c, u in zip(row, (0.2, 0.5, 0.3), strict=True) if c) for row in context.tolist()
-    ]
+
+    def divergence(row: list[float]) -> float:
+        pairs = list(zip(row, (0.2, 0.5, 0.3), strict=True))
+        return sum(0.5 * p * math.log(2 * p / (c + u)) for c, u in pairs for p in (c, u) if p)
+
     value = context_contrast(context, usual)
     value.backward()
-    assert value.item() == pytest.approx(-sum(divergence) / 2, rel=1e-5)
+    assert value.item() == pytest.approx(-sum(map(divergence, context.tolist())) / 2, rel=1e-5)
     assert torch.isfinite(context.grad).all()
+    apart = context_contrast(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0, 1.0]))
+    assert apart.item() == pytest.approx(-math.log(2), rel=1e-5)
     assert context_contrast(usual[None], usual).item() == pytest.approx(0, abs=1e-6)

@@ -119,7 +119,7 @@ def test_unknown_genes_are_left_out_and_listed(reading):
 
 
 def test_second_columns_of_a_gene_warn(reading):
-    with pytest.warns(UserWarning, match="1 columns are a second name of a gene.*: P53"):
+    with pytest.warns(UserWarning, match="1 columns share the model's token of a gene.*: P53"):
         found = reading(data([*SYMBOLS, "P53"]))
     assert found.receipt.duplicates == ("P53",)
     assert found.names.tolist() == SYMBOLS
@@ -130,7 +130,7 @@ def test_of_two_columns_of_one_name_the_higher_is_kept(reading):
     values[:, 8] = 5
     adata = data([*SYMBOLS, "other"], values=values)
     adata.var_names = [*SYMBOLS, "ACTB"]
-    with pytest.warns(UserWarning, match="second name of a gene"):
+    with pytest.warns(UserWarning, match="share the model's token"):
         found = reading(adata)
     assert found.columns.tolist() == [0, 1, 2, 3, 4, 5, 6, 8]
     assert found.names.is_unique

@@ -30,7 +30,7 @@ def real(request, shared):
 
 
 @pytest.mark.filterwarnings("ignore:.* is normalised:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*are a second name of a gene:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*share the model's token of a gene:UserWarning")
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_real_cells_give_networks(real, tiny_model):
     adata, species, values, known = real
@@ -66,7 +66,7 @@ def test_simulated_cells_are_refused_with_the_reason(shared, tiny_model, name, m
         sccafm.infer_grn(adata, tiny_model, progress=False)
 
 
-@pytest.mark.filterwarnings("ignore:.*are a second name of a gene:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*share the model's token of a gene:UserWarning")
 def test_mouse_cells_have_mouse_regulators(shared, tiny_model):
     adata = ad.read_h5ad(shared / "datasets/dev/paul15_myeloid.h5ad")[:40].copy()
     grn = sccafm.infer_grn(adata, tiny_model, n_top_genes=200, progress=False)

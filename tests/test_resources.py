@@ -53,9 +53,11 @@ def test_aliases_are_spelled(table):
     assert read_aliases(table("alias,gene_symbol\npu.1,Spi1\n")) == {"PU.1": "SPI1"}
 
 
-def test_homologs_are_read_once(table):
-    path = table("mouse_EnsemblID,mouse_Symbol,human_EnsemblID,human_Symbol\nENSMUSG1,Trp53,ENSG1,TP53\n")
-    assert read_homologs(path) is read_homologs(path)
+def test_a_table_that_changed_on_disk_is_read_anew(table):
+    header = "mouse_EnsemblID,mouse_Symbol,human_EnsemblID,human_Symbol\n"
+    path = table(header + "ENSMUSG1,Other,ENSG1,OTHER\n")
+    assert read_homologs(path).mouse_symbol("TRP53") == "TRP53"
+    path.write_text(header + "ENSMUSG1,Trp53,ENSG1,TP53\n")
     assert read_homologs(path).mouse_symbol("TRP53") == "Trp53"
 
 

@@ -304,7 +304,7 @@ def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
 
 def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(unbroken, lexicon):
     trainer = loop.Trainer(unbroken, lexicon, random_sfm(), random_vgae(), n_datasets=2)
-    edges = lexicon.prior_tokens()
+    edges = lexicon.prior_tokens
     known = {(s, t): c for s, t, c in zip(edges["source"], edges["target"], edges["confidence"], strict=True)}
     regulators, targets = edges["source"].unique()[:40], edges["target"].unique()[:50]
     found = trainer.prior(torch.tensor(regulators), torch.tensor(targets))
@@ -392,7 +392,7 @@ def test_gene_vectors_begin_with_what_genes_do_and_end_with_level_and_degrees(co
     unseen = np.setdiff1d(np.arange(len(vectors)), seen)
     assert np.abs(vectors[unseen, 8:37]).max() < 1e-6
     assert (np.abs(vectors[seen, 8:37]).sum(1) > 0).all()
-    degree = lexicon.prior_tokens()["source"].value_counts()
+    degree = lexicon.prior_tokens["source"].value_counts()
     assert vectors[degree.index[0], 37] == vectors[:, 37].max()
     assert (vectors[np.setdiff1d(np.arange(len(vectors)), degree.index), 37] == vectors[:, 37].min()).all()
 

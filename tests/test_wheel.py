@@ -35,7 +35,14 @@ def test_wheel_holds_models_and_tables(site):
     release = site / "sccafm/release"
     names = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
     tables = {"human_tfs.csv", "mouse_tfs.csv", "OmniPath.csv", "homologous.csv"}
-    models = {"sfm_config.json", "sfm_model.safetensors", "cond_dict.json", "vocab.json", "vocab.safetensors", "aliases.csv"}
+    models = {
+        "sfm_config.json",
+        "sfm_model.safetensors",
+        "cond_dict.json",
+        "vocab.json",
+        "vocab.safetensors",
+        "aliases.csv",
+    }
     assert tables | {f"models/{m}" for m in models} <= names
 
 

@@ -28,7 +28,7 @@ class _Tensors:
         return type(self)(**{name: None if v is None else function(v) for name, v in values.items()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens(_Tensors):
     """Cells as the model reads them."""
 
@@ -47,7 +47,7 @@ class Tokens(_Tensors):
         return torch.ones_like(self.is_tf) if self.is_padding is None else ~self.is_padding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Factors(_Tensors):
     """What the structure module says of each cell.
 

@@ -127,7 +127,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if tuple(argv[: len(words)]) == words:
             try:
                 command(argv[len(words) :])
-            except (ValueError, KeyError, OSError) as error:  # what the doors say is for users; no traceback
+            except (
+                ValueError,
+                KeyError,
+                OSError,
+                FloatingPointError,
+            ) as error:  # what the doors say is for users; no traceback
                 sys.exit(f"sccafm: {error.args[0] if isinstance(error, KeyError) else error}")
             return
     lines = [f"  sccafm {' '.join(words):10} {told}" for words, (told, _) in COMMANDS.items()]

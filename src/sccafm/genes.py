@@ -19,7 +19,8 @@ SPECIES = {
     "mouse": ("mouse", "mus musculus", "mm", "m. musculus", "ncbitaxon:10090", "10090"),
 }
 LOST = -1  # the token of a gene that the vocabulary does not hold
-ENSEMBL = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?")  # searched in upper case
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?(_PAR_Y)?")  # in upper case
+GENOME = re.compile(r"^(HG19|HG38|GRCH37|GRCH38|MM9|MM10|MM39|GRCM38|GRCM39)_+")  # prefix of mixed-species references
 NULL_WORDS = frozenset(("", "nan", "none", "<na>", "na", "null"))
 
 # How a name found its token, best first: of two columns for one gene the better-known name is kept.
@@ -33,9 +34,9 @@ def species_name(word: object) -> str | None:
 
 
 def spell(name: object) -> str:
-    """The form in which names are compared: stripped, upper case, Ensembl ids without their version."""
-    name = str(name).strip().upper()
-    return name.partition(".")[0] if ENSEMBL.fullmatch(name) else name
+    """The form in which names are compared: stripped, upper case, no genome prefix, Ensembl ids without version."""
+    name = GENOME.sub("", str(name).strip().upper(), count=1)
+    return re.split(r"[._]", name)[0] if ENSEMBL.fullmatch(name) else name
 
 
 def is_ensembl(spelled: str) -> bool:
@@ -164,11 +165,17 @@ class GeneNames:
     vocabulary: Vocabulary
     homologs: Homologs
     aliases: Mapping[str, str] = field(default_factory=dict)  # spelled alias -> spelled current symbol
+    retired: Mapping[str, str] = field(default_factory=dict)  # those that were the gene's official symbol once
 
     def find(self, name: object, species: str) -> tuple[int, str]:
         """Token of one name, and the way in which it was found; (`LOST`, "lost") if it was not."""
         spelled = spell(name)
-        token = LOST
+        # R writes HLA.DRA for HLA-DRA; a name that is known with its dot keeps it.
+        forms = dict.fromkeys((spelled, spelled.replace(".", "-")))
+        hits = (self._find(form, species) for form in forms)
+        return next((hit for hit in hits if hit[0] != LOST), (LOST, "lost"))
+
+    def _find(self, spelled: str, species: str) -> tuple[int, str]:
         if species == "mouse":
             token = self.homologs.token(spelled, self.vocabulary)
             if token != LOST:
@@ -176,7 +183,9 @@ class GeneNames:
         token = self.vocabulary.token(spelled)
         if token != LOST:
             return token, "ensembl" if is_ensembl(spelled) else "symbol"
-        token = self.vocabulary.token(self.aliases.get(spelled, ""))
+        # Synonyms of human genes are names of other genes in the mouse; official names of the past are mostly shared.
+        aliases = self.retired if species == "mouse" else self.aliases
+        token = self.vocabulary.token(aliases.get(spelled, ""))
         return (token, "alias") if token != LOST else (LOST, "lost")
 
     def own_symbol(self, name: object, token: int, species: str) -> str:

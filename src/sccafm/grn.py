@@ -3,7 +3,7 @@
 Rows are ``source -> target`` throughout: regulators in rows, targets in columns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,24 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from sccafm.store import PART_CELLS, CellEdges, Part, Store, StoredEdges, n_parts, read_arrays, read_header
+from sccafm.store import (
+    PART_CELLS,
+    CellEdges,
+    Part,
+    Store,
+    StoredEdges,
+    n_parts,
+    read_arrays,
+    read_cell,
+    read_header,
+    read_part,
+)
 
 ALL = "all"  # the one group of a run without groupby
+FACTOR_ARRAYS = ("u_index", "u_value", "v_index", "v_value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GRN:
     """Per-cell gene regulatory networks of one data set.
 
@@ -75,6 +87,13 @@ class GRN:
 
     def __getitem__(self, cell: str) -> pd.DataFrame:
         return self.to_frame([cell]).drop(columns="cell").reset_index(drop=True)
+
+    def __contains__(self, cell: object) -> bool:
+        return cell in self.cells
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the cells."""
+        return iter(self.cells)
 
     def to_frame(self, cells: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Kept edges as a long table, the strongest of a cell first.
@@ -165,13 +184,16 @@ class GRN:
         DataFrame with the columns group, source, target, weight (float64), n_cells, in_prior. The pairs of a group are
         unique, so one group's rows are a network for decoupler.
         """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be a positive number or None for all pairs, got {top_k}")
         tables = []
         for group, size in self.group_sizes.items():
             if size == 0:
                 continue
             flat = self._without_self_edges(group).ravel()
-            order = np.argsort(-flat, kind="stable")[:top_k]
-            order = order[flat[order] > 0]
+            least = np.partition(flat, -top_k)[-top_k] if top_k is not None and top_k < len(flat) else 0.0
+            among = np.flatnonzero((flat >= least) & (flat > 0))
+            order = among[np.argsort(-flat[among], kind="stable")][:top_k]
             source, target = np.divmod(order, len(self.targets))
             table = {
                 "group": group,
@@ -238,14 +260,15 @@ class GRN:
         -------
         u: regulators x factors, v: targets x factors; ``u @ v.T`` are the cell's scores.
         """
-        if "u_index" not in self.arrays:
+        if not self.params["run"]["keep_factors"]:
             raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
         (position,) = self._positions([cell])
         size = self.context.shape[1]
-        dense = [
-            unpack_factors(self.arrays[f"{name}_index"][position], self.arrays[f"{name}_value"][position], size)
-            for name in "uv"
-        ]
+        if isinstance(self.edges, StoredEdges):
+            kept = read_cell(self.edges.folder, int(position), FACTOR_ARRAYS)
+        else:
+            kept = {name: self.arrays[name][position] for name in FACTOR_ARRAYS}
+        dense = [unpack_factors(kept[f"{name}_index"], kept[f"{name}_value"], size) for name in "uv"]
         rows = (self.regulators, self.targets)
         return tuple(
             pd.DataFrame(d, index=index, columns=self.context.columns) for d, index in zip(dense, rows, strict=True)
@@ -263,9 +286,14 @@ class GRN:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} is not empty; give a new folder")
         store = Store(folder, {"run": self.params["run"], "params": self.params}, self.tables())
-        for number in range(n_parts(len(self))):
+        last = n_parts(len(self)) - 1
+        for number in range(last + 1):
             cells = np.arange(number * PART_CELLS, min((number + 1) * PART_CELLS, len(self)))
-            store.add(number, Part(self.edges.of(cells), {k: a[cells] for k, a in self.arrays.items()}), self.sums)
+            if isinstance(self.edges, StoredEdges):
+                arrays = read_part(self.edges.folder, number)
+            else:
+                arrays = {name: array[cells] for name, array in self.arrays.items()}
+            store.add(number, Part(self.edges.of(cells), arrays), self.sums if number == last else None)
         store.complete()
         return folder
 
@@ -304,9 +332,6 @@ def read_grn(folder: str | Path) -> GRN:
     genes = pd.read_parquet(folder / "genes.parquet").set_index("name")
     cells = pd.read_parquet(folder / "cells.parquet")
     n_cells = len(cells)
-    kept = ["context", "summary"]
-    if header["run"]["keep_factors"]:
-        kept += ["u_index", "u_value", "v_index", "v_value"]
     in_prior = pd.read_parquet(folder / "edges.parquet", columns=["in_prior"])["in_prior"].to_numpy()
     groups = cells["group"].astype("category")
     return GRN(
@@ -316,7 +341,7 @@ def read_grn(folder: str | Path) -> GRN:
         edges=StoredEdges(folder, n_cells),
         in_prior=in_prior.reshape(-1, len(genes)),
         sums=load_file(folder / "sums.safetensors"),
-        arrays={name: read_arrays(folder, n_cells, name) for name in kept},
+        arrays={name: read_arrays(folder, n_cells, name) for name in ("context", "summary")},
         params=header["params"],
     )
 

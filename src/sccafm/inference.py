@@ -388,7 +388,7 @@ def empty_grn(model: Model, reading: Reading, groups: pd.Series, groupby: str | 
 def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
     """Which regulator-target pairs the prior network holds: T G bool."""
     tokens = pd.Index(reading.gene_ids)
-    edges = lexicon.prior_tokens()
+    edges = lexicon.prior_tokens
     rows = tokens[reading.is_tf].get_indexer(edges["source"])
     columns = tokens.get_indexer(edges["target"])
     both = (rows >= 0) & (columns >= 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from sccafm.genes import GeneNames, Vocabulary
 from sccafm.resources import read_aliases, read_homologs, read_prior, read_regulators
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lexicon:
     """A release's tables, without its networks."""
 
@@ -24,6 +25,7 @@ class Lexicon:
     def vocabulary(self) -> Vocabulary:
         return self.genes.vocabulary
 
+    @cached_property
     def prior_tokens(self) -> pd.DataFrame:
         """The prior's edges by token (columns source, target), those that the vocabulary holds."""
         tokens = {"source": "Gene1", "target": "Gene2"}
@@ -35,7 +37,12 @@ def read_lexicon(files: Mapping[str, Path]) -> Lexicon:
     """Read the tables of a release; `files` maps logical names to paths (see `pretrained.CANDIDATES`)."""
     vocabulary = Vocabulary.read(files["vocab"])
     return Lexicon(
-        genes=GeneNames(vocabulary, read_homologs(files["homologous"]), read_aliases(files["aliases"])),
+        genes=GeneNames(
+            vocabulary,
+            read_homologs(files["homologous"]),
+            aliases=read_aliases(files["aliases"]),
+            retired=read_aliases(files["aliases"], retired_only=True),
+        ),
         conditions=Conditions.read(files["cond_dict"]),
         regulators={species: read_regulators(files[f"{species}_tfs"]) for species in ("human", "mouse")},
         prior=read_prior(files["omnipath"]),

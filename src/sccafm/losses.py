@@ -133,17 +133,23 @@ def edge_contrast(
 
 
 def context_contrast(context: Tensor, usual: Tensor) -> Tensor:
-    """How little cells differ from the usual context: minus the mean divergence ``sum_m c_m log(c_m / usual_m)``.
+    """How little cells differ from the usual context: minus their mean Jensen-Shannon divergence, 0 to -log 2.
 
-    Averaged over a corpus whose mean context is `usual`, the divergence is the mutual information of cell and factor:
-    it is large when a cell uses few factors and different cells use different ones.
+    With ``h = (c + q) / 2`` of a cell's context c and the usual one q::
+
+        loss = -mean_c 1/2 [sum_m c_m log(c_m / h_m) + sum_m q_m log(q_m / h_m)]
+
+    The divergence is bounded: an unbounded one (Kullback-Leibler) is won by cells whose regulation vanishes in all
+    factors but one, at the cost of the edges.
 
     Parameters
     ----------
     context
         C M, rows sum to 1.
     usual
-        M, the corpus average.
+        M, the average of the cells' data set.
     """
-    tiny = torch.finfo(context.dtype).tiny
-    return -(context * ((context + tiny).log() - (usual + tiny).log())).sum(1).mean()
+    floor = 1e-8  # keeps the gradient finite where a share is 0
+    half = ((context + usual) / 2 + floor).log()
+    divergence = context * ((context + floor).log() - half) + usual * ((usual + floor).log() - half)
+    return -divergence.sum(1).mean() / 2

@@ -22,7 +22,7 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Survey:
     """One pass over a matrix: what gene choice and warnings need."""
 
@@ -33,7 +33,7 @@ class Survey:
     empty: np.ndarray  # positions of cells without any value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matrix:
     """Values of an AnnData as the model reads them, whatever their storage."""
 

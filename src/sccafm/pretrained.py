@@ -47,7 +47,7 @@ REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "./folder" is none
 OLD_KEYS = ("zero_embedding", "expr_modulator", "condition_encoder", "cell_context_encoder", "position_embedding.")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """A loaded release: networks in evaluation mode, and everything needed to read data for them."""
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from sccafm.batch import CONDITIONS
 from sccafm.genes import LOST, SPECIES, WAYS, GeneMatch, guess_species, match_genes, species_name, spell
@@ -70,7 +71,9 @@ class Receipt:
         if self.lost_regulators:
             lines.append(f"lost {len(self.lost_regulators)} regulators: {listing(self.lost_regulators)}")
         if self.duplicates:
-            lines.append(f"left out {len(self.duplicates):,} second columns of a gene: {listing(self.duplicates)}")
+            lines.append(
+                f"left out {len(self.duplicates):,} columns that share a gene's token: {listing(self.duplicates)}"
+            )
         lines.append("conditions " + "; ".join(f"{slot}: {what}" for slot, what in self.conditions.items()))
         lines.append(f"used {self.n_used:,} genes, {self.n_regulators:,} of them as regulators")
         return "\n".join(f"sccafm: {line}" for line in lines)
@@ -122,6 +125,10 @@ def read(
     preprocess: str = "auto",
 ) -> Reading:
     """Read an AnnData for a model; the parameters are those of `sccafm.infer_grn`."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"expected an AnnData, got {type(adata).__name__}; anndata.AnnData(X) makes one of a matrix")
+    if isinstance(genes, str):
+        raise ValueError(f"genes must be a list of names, got the text {genes!r}; write genes=[{genes!r}]")
     matrix = find_matrix(adata, layer, preprocess)
     check_unique(adata)
     survey = matrix.survey()
@@ -140,7 +147,7 @@ def read(
         )
     condition_ids, condition_words = read_conditions(adata, lexicon, species, condition_keys)
     lost = match.names[~match.is_known].astype(str)
-    spelled = {spell(name): str(name) for name in lost}
+    spelled = {spell(symbol): name for symbol, name in zip(match.symbols[~match.is_known], lost, strict=True)}
     receipt = Receipt(
         matrix=matrix.origin,
         values=KINDS[matrix.kind],
@@ -183,18 +190,18 @@ def check_unique(adata) -> None:
 def warn_about(matrix: Matrix, survey: Survey) -> None:
     if len(survey.empty):
         cells = listing(matrix.obs_names[survey.empty])
-        warnings.warn(f"{len(survey.empty):,} cells have no counts, their networks mean nothing: {cells}", stacklevel=3)
+        warnings.warn(f"{len(survey.empty):,} cells have no counts, their networks mean nothing: {cells}", stacklevel=4)
     if matrix.kind == "linear":
         warnings.warn(
             f"{matrix.origin} is normalised but not log-transformed: it is read as log1p of shares of 10,000. "
             'If that is wrong, prepare the values yourself and pass preprocess="none"',
-            stacklevel=3,
+            stacklevel=4,
         )
     elif matrix.kind == "log":
         warnings.warn(
             f"{matrix.origin} is normalised: it is read as it is. Counts in adata.X, adata.layers['counts'] or "
             "adata.raw would be preferred",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -282,7 +289,7 @@ def drop_duplicates(match: GeneMatch, survey: Survey) -> tuple[np.ndarray, tuple
     kept, dropped = kept[~twice], np.append(dropped, kept[twice])
     if len(dropped):
         warnings.warn(
-            f"{len(dropped):,} columns are a second name of a gene that is there already and are left out: "
+            f"{len(dropped):,} columns share the model's token of a gene that is there already and are left out: "
             f"{listing(match.names[dropped])}",
             stacklevel=4,
         )

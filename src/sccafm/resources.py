@@ -1,6 +1,5 @@
 """Finds the released files (models/ and the CSVs) and reads the tables: regulators, prior edges, orthologs, aliases."""
 
-from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -29,19 +28,18 @@ def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-@lru_cache
 def read_homologs(path: Path) -> Homologs:
     return Homologs(read_table(path, ("mouse_EnsemblID", "mouse_Symbol", "human_EnsemblID", "human_Symbol")))
 
 
-@lru_cache
-def read_aliases(path: Path) -> dict[str, str]:
-    """Retired symbols and synonyms -> current symbol, both spelled."""
-    table = read_table(path, ("alias", "gene_symbol"))
+def read_aliases(path: Path, retired_only: bool = False) -> dict[str, str]:
+    """Retired symbols and synonyms -> current symbol, both spelled; or those alone that were official once."""
+    table = read_table(path, ("alias", "gene_symbol", "type") if retired_only else ("alias", "gene_symbol"))
+    if retired_only:
+        table = table[table["type"] == "hgnc_previous"]
     return dict(zip(table["alias"].map(spell), table["gene_symbol"].map(spell), strict=True))
 
 
-@lru_cache
 def read_regulators(path: Path) -> pd.DataFrame:
     """A species' regulators: spelled symbol as index, "class" where the list has one ("dna_binding" otherwise)."""
     table = read_table(path, ("TF",))
@@ -49,7 +47,6 @@ def read_regulators(path: Path) -> pd.DataFrame:
     return table.drop_duplicates("TF").set_index("TF")
 
 
-@lru_cache
 def read_prior(path: Path) -> pd.DataFrame:
     """The prior network: Gene1 -> Gene2, spelled, unique, without self-edges; further columns as they came."""
     table = read_table(path, ("Gene1", "Gene2"))

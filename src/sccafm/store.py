@@ -182,7 +182,7 @@ class Store:
             )
 
     def _write_header(self, complete: bool) -> None:
-        text = json.dumps(self.header | {"format": FORMAT, "complete": complete}, indent=1)
+        text = json.dumps(self.header | {"format": FORMAT, "part_cells": PART_CELLS, "complete": complete}, indent=1)
         write_whole(self.folder / "grn.json", lambda p: p.write_text(text + "\n"))
 
     def finished(self) -> tuple[int, dict[str, np.ndarray] | None]:
@@ -194,11 +194,16 @@ class Store:
             done = int(file.metadata()["parts"])
         return done, load_file(path)
 
-    def add(self, number: int, part: Part, sums: dict[str, np.ndarray]) -> None:
-        """Write one part, then the sums that include it: only the last step counts the part as done."""
+    def add(self, number: int, part: Part, sums: dict[str, np.ndarray] | None) -> None:
+        """Write one part, then the sums that include it: only the last step counts the part as done.
+
+        Without sums the part is written but not counted; the sums of a later part count it.
+        """
         write_edges(part.edges, part_path(self.folder, number, "parquet"))
         arrays = {name: np.ascontiguousarray(array) for name, array in part.arrays.items()}
         write_whole(part_path(self.folder, number, "safetensors"), lambda p: save_file(arrays, p))
+        if sums is None:
+            return
         done = {"parts": str(number + 1)}
         write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
 
@@ -214,8 +219,9 @@ def read_header(folder: Path) -> dict:
         header = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged ({error}); infer the networks again into a new folder") from error
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} has the format {header.get('format')}, this version reads {FORMAT}")
+    layout = {"format": FORMAT, "part_cells": PART_CELLS}
+    if any(header.get(key) != value for key, value in layout.items()):
+        raise ValueError(f"{path} has the layout { ({k: header.get(k) for k in layout}) }, this version reads {layout}")
     return header
 
 
@@ -224,7 +230,17 @@ def read_arrays(folder: Path, n_cells: int, name: str) -> np.ndarray:
     parts = []
     for number in range(n_parts(n_cells)):
         with safe_open(part_path(folder, number, "safetensors"), "np") as file:
-            if name not in file.keys():  # noqa: SIM118 - not a mapping
-                raise KeyError(f"{folder} keeps no {name}; infer with keep_factors=True")
             parts.append(file.get_tensor(name))
     return np.concatenate(parts)
+
+
+def read_part(folder: Path, number: int) -> dict[str, np.ndarray]:
+    """All arrays of one part."""
+    return load_file(part_path(folder, number, "safetensors"))
+
+
+def read_cell(folder: Path, position: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Rows of one cell; nothing else of its part is read."""
+    number, row = divmod(position, PART_CELLS)
+    with safe_open(part_path(folder, number, "safetensors"), "np") as file:
+        return {name: file.get_slice(name)[row : row + 1][0] for name in names}

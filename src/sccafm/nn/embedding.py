@@ -58,8 +58,7 @@ class ExpressionEmbedding(nn.Module):
     def forward(self, expression: Tensor) -> Tensor:  # C G -> C G D
         is_expressed = expression != 0  # most values of a cell are zero: only the others are encoded
         weights = soft_bins(self.value_encoder(expression[is_expressed, None]), self.bin_prototypes, self.tau)
-        zero, *_ = self.bin_embeddings
-        embedded = zero.expand(*expression.shape, -1).clone()
+        embedded = self.bin_embeddings[0].expand(*expression.shape, -1).clone()
         embedded[is_expressed] = (weights @ self.bin_embeddings[1:]).to(embedded.dtype)
         return embedded
 

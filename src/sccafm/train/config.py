@@ -20,7 +20,7 @@ class LossWeights:
     context: float = 0.2
     """Cells differ from the usual context of their data set: the factors tell cells apart."""
     dag: float = 0.01
-    """Acyclicity of the factor graph."""
+    """Acyclicity of the factor graph, as the log of 1 + the published penalty."""
     sparsity: float = 0.001
     """Mean score."""
 

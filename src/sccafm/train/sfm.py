@@ -41,7 +41,7 @@ class Trainer(nn.Module):
         super().__init__()
         self.config, self.sfm, self.vgae = config, sfm, vgae
         size = lexicon.vocabulary.size
-        edges = lexicon.prior_tokens()
+        edges = lexicon.prior_tokens
         strength = edges["confidence"] if "confidence" in edges else edges["source"] * 0 + 0.9
         keys = torch.tensor((edges["source"] * size + edges["target"]).to_numpy())
         order = keys.argsort()
@@ -87,7 +87,8 @@ class Trainer(nn.Module):
             "prior": prior,
             "elbo": evidence,
             "context": losses.context_contrast(factors.context(), self.usual_context[batch.number]),
-            "dag": losses.dag_penalty(factors),
+            # The penalty grows like exp(spectral radius); its logarithm has a gradient that cannot overflow.
+            "dag": losses.dag_penalty(factors).log1p(),
             "sparsity": losses.sparsity(factors, tokens.is_tf, tokens.is_gene),
         }
         return terms, routing
@@ -167,7 +168,7 @@ def cancel(upcoming: Future) -> None:
 
 
 def check_run(run: Path, settings: dict) -> None:
-    """A run folder belongs to one configuration; how long it goes on may change."""
+    """A run folder belongs to one configuration; its length, threads and device may change, at the price of other bits."""
     path = run / "config.json"
     if path.exists() and (run / CHECKPOINT).exists():  # before the first checkpoint nothing was trained
         found = json.loads(path.read_text())

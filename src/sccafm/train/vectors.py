@@ -29,7 +29,7 @@ def gene_vectors(function: np.ndarray, corpus: Corpus, lexicon: Lexicon) -> np.n
     size, width = function.shape
     profiles = cluster_profiles(corpus.datasets, size, PROFILES_PER_DATASET, corpus.config.seed)
     expression = TruncatedSVD(EXPRESSION_COLUMNS, random_state=corpus.config.seed).fit_transform(profiles)
-    edges = lexicon.prior_tokens()
+    edges = lexicon.prior_tokens
     degrees = [np.bincount(edges[end], minlength=size) for end in ("source", "target")]
     level = np.mean([corpus.usual[species] for species in ("human", "mouse")], 0)
     single = [standardised(np.log1p(degree)) for degree in degrees] + [standardised(level)]
