@@ -1,6 +1,6 @@
 """Speed and memory of inference, stage by stage.
 
-    python benchmarks/inference.py [--data FILE.h5ad] [--out benchmarks/inference.md] [--quick]
+    python benchmarks/inference.py [--data FILE.h5ad] [--cells 1000 5000] [--out FILE.md] [--quick]
 
 Every figure is taken in this one run, beside the machine's own matrix-product peak, so that ratios can be compared
 across machines. The steps that measure memory run in processes of their own. `--data` is kang18_ifnb_2800.h5ad, or any
@@ -143,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    parser.add_argument("--cells", type=int, nargs="*", default=[1_000, 5_000, 10_000, 50_000])
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     repeats = 3 if options.quick else 7
@@ -174,7 +175,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             steps = [memory_step(options.data, "memory", "default")]
-            for cells in (1_000,) if options.quick else (1_000, 5_000, 10_000, 50_000):
+            for cells in options.cells:
                 steps.append(memory_step(repeated(options.data, cells, Path(folder)), "store", "500"))
         result["files"] = steps
         text += [f"## From file to per-cell edges ({options.data.name}, cells repeated)", table(steps)]

@@ -225,18 +225,14 @@ def test_edge_contrast_of_a_column_without_any_pair_stays_finite():
     assert torch.isfinite(leaf.grad).all()
 
 
-def test_context_contrast_is_minus_the_mean_divergence_from_the_usual_context():
-    context = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]], requires_grad=True)
-    usual = torch.tensor([0.2, 0.5, 0.3])
-
-    def divergence(row: list[float]) -> float:
-        pairs = list(zip(row, (0.2, 0.5, 0.3), strict=True))
-        return sum(0.5 * p * math.log(2 * p / (c + u)) for c, u in pairs for p in (c, u) if p)
-
-    value = context_contrast(context, usual)
+def test_context_contrast_is_minus_the_mutual_information_of_cell_and_factor():
+    rows = [[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]]
+    context = torch.tensor(rows, requires_grad=True)
+    mean = [sum(column) / 2 for column in zip(*rows, strict=True)]
+    information = sum(c * math.log(c / m) for row in rows for c, m in zip(row, mean, strict=True) if c) / 2
+    value = context_contrast(context)
     value.backward()
-    assert value.item() == pytest.approx(-sum(map(divergence, context.tolist())) / 2, rel=1e-5)
+    assert value.item() == pytest.approx(-information, rel=1e-5)
     assert torch.isfinite(context.grad).all()
-    apart = context_contrast(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0, 1.0]))
-    assert apart.item() == pytest.approx(-math.log(2), rel=1e-5)
-    assert context_contrast(usual[None], usual).item() == pytest.approx(0, abs=1e-6)
+    assert context_contrast(torch.eye(4)).item() == pytest.approx(-math.log(4), rel=1e-5)
+    assert context_contrast(torch.full((3, 5), 0.2)).item() == pytest.approx(0, abs=1e-6)

@@ -290,7 +290,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine():
 def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
     for frozen in (True, False):
         sfm = random_sfm(freeze_loaded_gene_embeddings=frozen)
-        trainer = loop.Trainer(unbroken, lexicon, sfm, random_vgae(), n_datasets=2)
+        trainer = loop.Trainer(unbroken, lexicon, sfm, random_vgae())
         groups = loop.make_optimizer(trainer).param_groups
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         trained = {id(p) for group in groups for p in group["params"]}
@@ -303,7 +303,7 @@ def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
 
 
 def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(unbroken, lexicon):
-    trainer = loop.Trainer(unbroken, lexicon, random_sfm(), random_vgae(), n_datasets=2)
+    trainer = loop.Trainer(unbroken, lexicon, random_sfm(), random_vgae())
     edges = lexicon.prior_tokens
     known = {(s, t): c for s, t, c in zip(edges["source"], edges["target"], edges["confidence"], strict=True)}
     regulators, targets = edges["source"].unique()[:40], edges["target"].unique()[:50]

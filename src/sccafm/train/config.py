@@ -18,7 +18,7 @@ class LossWeights:
     elbo: float = 0.02
     """Evidence lower bound of the graph autoencoder, per gene."""
     context: float = 0.2
-    """Cells differ from the usual context of their data set: the factors tell cells apart."""
+    """Contexts differ between the cells of a data set: the factors tell cells apart."""
     dag: float = 0.01
     """Acyclicity of the factor graph, as the log of 1 + the published penalty."""
     sparsity: float = 0.001

@@ -49,11 +49,10 @@ class Batch:
     level: Tensor  # C G, log1p expression of the gene in cells like this one
     activity: Tensor  # C G in [0, 1), the same beside the gene's usual level: 0.5 where they are equal
     dataset: str
-    number: int  # of the data set in its corpus
 
     def to(self, device) -> "Batch":
         tensors = (x.to(device) for x in (self.tokens, self.level, self.activity))
-        return Batch(*tensors, self.dataset, self.number)
+        return Batch(*tensors, self.dataset)
 
 
 class Corpus:
@@ -94,8 +93,7 @@ class Corpus:
 
     def _draw(self, rng: np.random.Generator, part: str) -> Batch:
         config = self.config
-        number = int(rng.choice(len(self.datasets), p=self.share))
-        dataset = self.datasets[number]
+        dataset = self.datasets[rng.choice(len(self.datasets), p=self.share)]
         pool = getattr(dataset, part)
         cells = rng.choice(pool, min(config.cells, len(pool)), replace=False)
         may_regulate = dataset.is_tf | dataset.is_cofactor if rng.random() < 0.2 else dataset.is_tf
@@ -111,7 +109,7 @@ class Corpus:
         usual = self.usual[dataset.species][dataset.tokens[genes]]
         level = smoothed(dataset, cells, dataset.columns[genes])
         level, activity = (torch.from_numpy(x.astype(np.float32)) for x in (level, level / (level + usual)))
-        return Batch(tokens, level, activity, dataset.name, number)
+        return Batch(tokens, level, activity, dataset.name)
 
 
 def read_dataset(path: Path, config: TrainSFM, lexicon: Lexicon) -> DataSet:

@@ -31,13 +31,12 @@ from sccafm.train.vectors import gene_vectors
 TABLES = ("vocab", "cond_dict")  # what a release must hold to train on its vocabulary
 CHECKPOINT = "checkpoint.safetensors"
 VALIDATION_BATCHES = 32
-CONTEXT_MOMENTUM = 0.05
 
 
 class Trainer(nn.Module):
     """Networks, prior and losses of one run; the forward pass gives every term of a batch."""
 
-    def __init__(self, config: TrainSFM, lexicon: Lexicon, sfm: SFM, vgae: VGAE, n_datasets: int):
+    def __init__(self, config: TrainSFM, lexicon: Lexicon, sfm: SFM, vgae: VGAE):
         super().__init__()
         self.config, self.sfm, self.vgae = config, sfm, vgae
         size = lexicon.vocabulary.size
@@ -53,10 +52,6 @@ class Trainer(nn.Module):
         studied[1, torch.tensor(edges["target"].to_numpy())] = True
         self.register_buffer("studied", studied, persistent=False)
         self.vocab_size = size
-        factors = sfm.config.num_factors
-        # Running mean of each data set, kept in checkpoints: cells are told apart within a data set, where technology
-        # and tissue are the same.
-        self.register_buffer("usual_context", torch.full((n_datasets, factors), 1 / factors))
 
     def prior(self, regulators: Tensor, targets: Tensor) -> Tensor:
         """How surely the prior holds each pair, 0 where it does not: T, G tokens -> T G."""
@@ -86,7 +81,7 @@ class Trainer(nn.Module):
             "edges": contrast,
             "prior": prior,
             "elbo": evidence,
-            "context": losses.context_contrast(factors.context(), self.usual_context[batch.number]),
+            "context": losses.context_contrast(factors.context()),
             # The penalty grows like exp(spectral radius); its logarithm has a gradient that cannot overflow.
             "dag": losses.dag_penalty(factors).log1p(),
             "sparsity": losses.sparsity(factors, tokens.is_tf, tokens.is_gene),
@@ -137,7 +132,7 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     corpus = Corpus(config, lexicon, progress)
     device = choose_device(config.device)
     sfm, vgae = build(config, files, lexicon, corpus)
-    trainer = Trainer(config, lexicon, sfm, vgae, len(corpus.datasets)).to(device)
+    trainer = Trainer(config, lexicon, sfm, vgae).to(device)
     optimizer = make_optimizer(trainer)
     checkpoint = config.run / CHECKPOINT
     first = load_checkpoint(checkpoint, trainer, optimizer) if checkpoint.exists() else 0
@@ -239,7 +234,6 @@ def train_step(trainer: Trainer, optimizer: torch.optim.AdamW, batch: Batch, ste
     check_finite({"gradient": norm.item()}, step, batch.dataset)
     optimizer.step()
     balance(trainer.sfm, routing)
-    trainer.usual_context[batch.number].lerp_(routing.factors.context().detach().mean(0), CONTEXT_MOMENTUM)
     return numbers
 
 
