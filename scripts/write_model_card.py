@@ -32,6 +32,8 @@ LIMITS = """## Limits
   model was told. Hubs of the literature (JUN, FOS, NFKB1, MYC) are hubs here.
 - No cell was labelled with its true network. What moves the network from cell to cell is expression: an edge counts as
   active where both of its ends are expressed in cells like this one. That is a sign of regulation, not a proof.
+- Contexts hardly tell cells of one tissue apart: one factor leads nearly all cells of a data set, though the edges behind
+  it differ by cell type. The last line of the curves shows it: the `context` term stays near 0.
 - No sign: activation and repression are not told apart.
 - The corpus is small and has mostly blood, immune, lung, gut and embryonic cells. Genes outside of the vocabulary
   (human protein-coding genes with a name) are not read; mouse genes are read through one-to-one orthologs.
