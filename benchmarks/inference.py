@@ -34,7 +34,9 @@ start = time.perf_counter()
 import anndata as ad, sccafm
 adata = ad.read_h5ad(sys.argv[1], backed="r" if sys.argv[2] == "store" else None)
 begin = time.perf_counter()
-genes = None if sys.argv[4] == "default" else list(adata.var_names[: int(sys.argv[4])])
+find = sccafm.load().lexicon.genes.find
+known = [name for name in adata.var_names if find(name, "human")[1] != "lost"]
+genes = None if sys.argv[4] == "default" else known[: int(sys.argv[4])]
 grn = sccafm.infer_grn(adata, genes=genes, store=sys.argv[3] if sys.argv[2] == "store" else None, progress=False)
 end = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
