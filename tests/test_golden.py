@@ -15,6 +15,8 @@ import sccafm
 from sccafm import losses
 from sccafm.batch import CONDITIONS, Factors
 from sccafm.genes import spell
+from sccafm.nn.efm import NextGene
+from sccafm.nn.ordering import GeneOrder, gene_order, regulatory_order, reordered
 from sccafm.nn.routing import BalancedGating, balanced_beta
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
 from sccafm.tokenizer import tokenize_as_published
@@ -29,6 +31,7 @@ EFM_CASES = [
     (config, case) for config, case in CASES if case != "mixed_species" and (config, case) != ("dense", "ragged")
 ]
 PRIOR_CASES = [(config, case) for config, case in CASES if case != "mixed_species"]
+TOTAL_CASES = [(config, case) for config, case in PRIOR_CASES if case != "ragged"]
 GRADIENT_CASES = [("small", "human_symbol"), ("small", "mouse_symbol"), ("dense", "human_symbol")]
 PRIORS = {"prior_topk64_pos5_neg0p1": 64, "prior_all_pos5_neg0p1": 10**9}
 
@@ -154,15 +157,54 @@ def test_autoencoder_gives_the_published_numbers(config, case, release, tokens_o
         close(likelihood.dropout, expected[f"p_drop_at_{name}"], 7e-7)
 
 
+def published_order(numbers) -> GeneOrder:
+    return GeneOrder(*(numbers[f"order_{part}"] for part in ("positions", "active_lengths", "cycle_breaks")))
+
+
+@pytest.mark.parametrize(("config", "case"), CASES)
+def test_genes_stand_in_the_published_order(config, case, tokens_of, recorded):
+    numbers = recorded(config, case, "sfm")
+    found = regulatory_order(factors_of(numbers), tokens_of(config, case))
+    for name, expected in published_order(numbers)._asdict().items():
+        assert torch.equal(getattr(found, name), expected), name
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_hand_made_graphs_are_ordered_as_published(masked, golden):
+    numbers = load_file(golden("small/gene_ordering.safetensors"))
+    prefix = "mask" if masked else "nomask"
+    for number, name in enumerate(json.loads(golden("small/gene_ordering.json").read_text())):
+        is_gene = ~numbers["padding_mask"][number] if masked else torch.ones(12, dtype=torch.bool)
+        positions, breaks = gene_order(numbers["grn"][number], torch.arange(12), is_gene)
+        assert positions.tolist() == numbers[f"{prefix}.positions"][number].tolist(), name
+        assert breaks == numbers[f"{prefix}.cycle_breaks"][number], name
+        assert is_gene.sum() == numbers[f"{prefix}.active_lengths"][number], name
+
+
+@pytest.mark.parametrize(("config", "case"), EFM_CASES)
+def test_next_gene_has_the_published_targets_and_losses(config, case, release, tokens_of, recorded, values_of):
+    numbers, expected = recorded(config, case, "efm"), values_of(config, case)
+    ordered = reordered(tokens_of(config, case), published_order(recorded(config, case, "sfm")))
+    targets = losses.next_gene_targets(ordered, release(config).vocabulary.special("<eos>"))
+    valid = numbers["target_valid"]
+    assert torch.equal(targets.is_valid, valid)
+    assert torch.equal(targets.gene_ids[valid], numbers["target_ids"][valid])
+    assert torch.equal(targets.expression[valid], numbers["target_expression"][valid])
+    total, identity, expression = losses.next_gene_loss(
+        NextGene(numbers["id_logits"], numbers["expression_pred"]), targets, 0.7
+    )
+    for found, name in ((total, "efm_total_lambda_exp_0p7"), (identity, "efm_id"), (expression, "efm_exp")):
+        assert found.item() == pytest.approx(expected[name], rel=3e-7)
+
+
 @pytest.mark.parametrize(("config", "case"), EFM_CASES)
 @torch.no_grad()
 def test_embedding_module_gives_the_published_numbers(config, case, release, tokens_of, recorded):
     efm, tokens, expected = release(config).efm, tokens_of(config, case), recorded(config, case, "efm")
-    order = recorded(config, case, "sfm")["order_positions"]
-    gathered = ("gene_ids", "expression", "is_tf", "is_padding")
-    present = {name: getattr(tokens, name) for name in gathered if getattr(tokens, name) is not None}
-    ordered = dataclasses.replace(tokens, **{name: tensor.gather(1, order) for name, tensor in present.items()})
+    ordered = reordered(tokens, published_order(recorded(config, case, "sfm")))
     assert torch.equal(ordered.gene_ids, expected["reordered_input_ids"])
+    assert torch.equal(ordered.expression, expected["reordered_expression"])
+    assert torch.equal(ordered.is_tf, ~expected["reordered_non_tf"])
     hidden = efm(ordered)
     close(hidden, expected["hidden_states"], 2.1e-5)
     close(hidden[:, :6], expected["incremental_hidden_6"], 2.1e-5)
@@ -220,6 +262,29 @@ def test_prior_dag_and_sparsity_have_the_published_values(config, case, release,
     terms = terms_of(factors_of(recorded(config, case, "sfm")), tokens_of(config, case), prior)
     for name, term in terms.items():
         assert term.item() == pytest.approx(expected[name], rel=3e-7), name
+
+
+TOTALS = [(0, 0), (0, 100), (2, 100), (4, 100)]  # epoch of 4, step of 1000; 3 % of the steps are warm-up
+
+
+@pytest.mark.parametrize(("config", "case"), TOTAL_CASES)
+@pytest.mark.parametrize(("epoch", "step"), TOTALS)
+def test_terms_combine_to_the_published_total(config, case, epoch, step, release, tokens_of, recorded, values_of):
+    expected = values_of(config, case)
+    key = f"epoch{epoch}of4_step{step}of1000"
+    terms = terms_of(factors_of(recorded(config, case, "sfm")), tokens_of(config, case), prior_matrix(release(config)))
+    values = {
+        "elbo": expected["elbo_z_mu"],
+        "prior": terms["prior_topk64_pos5_neg0p1"].item(),
+        "dag": terms["dag_lambda1"].item(),
+        "sparsity": 1000 * terms["sparsity_lambda0p001"].item(),
+    }
+    weights = losses.published_weights(epoch, 4, step, 30, prior=(20.0, 10.0), dag=1.0, sparsity=0.001)
+    for name, value in expected[f"manager_metrics_{key}"].items():
+        scale = 1000 if name == "sparsity" else 1  # recorded without its weight
+        assert scale * weights[name] * values[name] == pytest.approx(value, rel=1e-6), name
+    total = sum(weights[name] * values[name] for name in values)
+    assert total == pytest.approx(expected[f"manager_total_{key}"], rel=1e-6)
 
 
 @pytest.mark.parametrize(("config", "case"), GRADIENT_CASES)
