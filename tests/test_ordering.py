@@ -50,9 +50,7 @@ def test_the_order_equals_the_slow_plain_one(graph):
     scores, acts, is_gene = (np.array(part) for part in graph)
     scores = np.where(acts[:, None], scores, 0)
     regulators = torch.from_numpy(np.flatnonzero(acts & is_gene))
-    found, breaks = gene_order(
-        torch.from_numpy(scores).float()[regulators], regulators, torch.from_numpy(is_gene)
-    )
+    found, breaks = gene_order(torch.from_numpy(scores).float()[regulators], regulators, torch.from_numpy(is_gene))
     assert (found.tolist(), breaks) == plain_order(scores, is_gene)
 
 

@@ -1,7 +1,8 @@
 """sccafm: who regulates whom, in this very cell."""
 
+from sccafm import pp
 from sccafm.grn import GRN, read_grn
 from sccafm.inference import infer_grn
 from sccafm.pretrained import Model, load
 
-__all__ = ["GRN", "Model", "infer_grn", "load", "read_grn"]
+__all__ = ["GRN", "Model", "infer_grn", "load", "pp", "read_grn"]

@@ -3,7 +3,7 @@
 Rows are ``source -> target`` throughout: regulators in rows, targets in columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from sccafm.store import (
-    PART_CELLS,
-    CellEdges,
-    Part,
-    Store,
-    StoredEdges,
-    n_parts,
-    read_arrays,
-    read_cell,
-    read_header,
-    read_part,
-)
+from sccafm.preprocess import BLOCK, blocks
+from sccafm.store import PART_CELLS, CellEdges, Part, Store, StoredEdges, array_names, map_array, n_parts, read_header
 
 ALL = "all"  # the one group of a run without groupby
 FACTOR_ARRAYS = ("u_index", "u_value", "v_index", "v_value")
@@ -145,7 +135,7 @@ class GRN:
         Parameters
         ----------
         group
-            A group of `groupby`; None: all cells.
+            A group of `groupby`; None: all cells. Groups are kept as text: 1 finds "1".
 
         Returns
         -------
@@ -166,6 +156,7 @@ class GRN:
 
     def _code(self, group: object) -> int:
         categories = self.groups.cat.categories
+        group = group if isinstance(group, str) else str(group)
         if group not in categories:
             hint = "infer with groupby= to have groups" if self.groups.name == ALL else f"of {self.groups.name!r}"
             raise KeyError(f"no group {group!r}; there are {list(categories)} ({hint})")
@@ -211,26 +202,44 @@ class GRN:
     def context(self) -> pd.DataFrame:
         """Share of each cell's regulation that flows through each factor: cells x factors, rows sum to 1."""
         values = self.arrays["context"]
-        return pd.DataFrame(values, index=self.cells, columns=factor_names(values.shape[1]))
+        return pd.DataFrame(values, index=self.cells, columns=factor_names(values.shape[1]), copy=False)
 
     @cached_property
     def context_label(self) -> pd.Series:
         """The factor that carries most of a cell's regulation, categorical."""
-        codes = self.arrays["context"].argmax(1)
-        labels = pd.Categorical.from_codes(codes, self.context.columns)
+        codes = self._by_blocks(lambda share: share.argmax(1), np.int64)
+        labels = pd.Categorical.from_codes(codes, factor_names(self.arrays["context"].shape[1]))
         return pd.Series(labels, index=self.cells, name="context")
 
     @cached_property
     def context_entropy(self) -> pd.Series:
         """Entropy of a cell's context in nats: 0 if one factor carries all, log M if all carry the same."""
-        share = self.arrays["context"].astype(np.float64)
-        entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), 1)
-        return pd.Series(entropy, index=self.cells, name="context_entropy")
+
+        def entropy(share: np.ndarray) -> np.ndarray:
+            return -np.sum(share * np.log(np.where(share > 0, share, 1)), 1)
+
+        return pd.Series(self._by_blocks(entropy, np.float64), index=self.cells, name="context_entropy")
+
+    def _by_blocks(self, function: Callable[[np.ndarray], np.ndarray], dtype: type) -> np.ndarray:
+        """A number per cell from its context in float64; of a stored run no more than a block is in memory."""
+        found = np.empty(len(self), dtype)
+        for start, stop in blocks(len(self), BLOCK):
+            stored = isinstance(self.edges, StoredEdges)
+            context = map_array(self.edges.folder, "context") if stored else self.arrays["context"]
+            found[start:stop] = function(context[start:stop].astype(np.float64))
+        return found
 
     @property
     def summary(self) -> np.ndarray:
         """The encoder's cell token: cells x width, float32."""
         return self.arrays["summary"]
+
+    def own_arrays(self) -> dict[str, np.ndarray]:
+        """Context and summary that may be changed without changing this GRN's; of a stored run they stay on disk."""
+        names = ("context", "summary")
+        if isinstance(self.edges, StoredEdges):
+            return {name: map_array(self.edges.folder, name) for name in names}
+        return {name: self.arrays[name].copy() for name in names}
 
     def factors_table(self, n_top: int = 5) -> pd.DataFrame:
         """What each factor is made of.
@@ -264,10 +273,7 @@ class GRN:
             raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
         (position,) = self._positions([cell])
         size = self.context.shape[1]
-        if isinstance(self.edges, StoredEdges):
-            kept = read_cell(self.edges.folder, int(position), FACTOR_ARRAYS)
-        else:
-            kept = {name: self.arrays[name][position] for name in FACTOR_ARRAYS}
+        kept = {name: self.arrays[name][position] for name in FACTOR_ARRAYS}
         dense = [unpack_factors(kept[f"{name}_index"], kept[f"{name}_value"], size) for name in "uv"]
         rows = (self.regulators, self.targets)
         return tuple(
@@ -286,14 +292,10 @@ class GRN:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} is not empty; give a new folder")
         store = Store(folder, {"run": self.params["run"], "params": self.params}, self.tables())
-        last = n_parts(len(self)) - 1
-        for number in range(last + 1):
+        for number in range(n_parts(len(self))):
             cells = np.arange(number * PART_CELLS, min((number + 1) * PART_CELLS, len(self)))
-            if isinstance(self.edges, StoredEdges):
-                arrays = read_part(self.edges.folder, number)
-            else:
-                arrays = {name: array[cells] for name, array in self.arrays.items()}
-            store.add(number, Part(self.edges.of(cells), arrays), self.sums if number == last else None)
+            rows = {name: array[cells[0] : cells[-1] + 1] for name, array in self.arrays.items()}
+            store.add(number, Part(self.edges.of(cells), rows), self.sums)
         store.complete()
         return folder
 
@@ -316,7 +318,7 @@ class GRN:
 
 
 def read_grn(folder: str | Path) -> GRN:
-    """Read networks that `GRN.write` or ``infer_grn(store=...)`` wrote; edges stay on disk until asked for.
+    """Read networks that `GRN.write` or ``infer_grn(store=...)`` wrote; edges and arrays stay on disk until asked for.
 
     Raises
     ------
@@ -331,19 +333,25 @@ def read_grn(folder: str | Path) -> GRN:
         raise ValueError(f"{folder} holds an unfinished run; call infer_grn with the same arguments again to finish it")
     genes = pd.read_parquet(folder / "genes.parquet").set_index("name")
     cells = pd.read_parquet(folder / "cells.parquet")
-    n_cells = len(cells)
     in_prior = pd.read_parquet(folder / "edges.parquet", columns=["in_prior"])["in_prior"].to_numpy()
     groups = cells["group"].astype("category")
     return GRN(
         cells=pd.Index(cells["cell"]).rename(None),
         genes=genes.rename_axis(None),
         groups=groups.set_axis(cells["cell"]).rename_axis(None).rename(header["run"]["groupby"] or ALL),
-        edges=StoredEdges(folder, n_cells),
         in_prior=in_prior.reshape(-1, len(genes)),
         sums=load_file(folder / "sums.safetensors"),
-        arrays={name: read_arrays(folder, n_cells, name) for name in ("context", "summary")},
         params=header["params"],
+        **stored_results(folder, len(cells)),
     )
+
+
+def stored_results(folder: Path, n_cells: int) -> dict[str, object]:
+    """What of a finished run stays on disk until it is asked for."""
+    return {
+        "edges": StoredEdges(folder, n_cells),
+        "arrays": {name: map_array(folder, name) for name in array_names(folder)},
+    }
 
 
 def factor_names(size: int) -> pd.Index:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm.batch import Factors, Tokens
-from sccafm.grn import ALL, GRN, pack_factors, read_grn
+from sccafm.grn import ALL, GRN, pack_factors, stored_results
 from sccafm.lexicon import Lexicon
 from sccafm.nn import SFM
 from sccafm.preprocess import blocks
@@ -184,7 +184,8 @@ class Inference:
             for number in range(done, n_parts(len(self.grn))):
                 store.add(number, self._part(number, sums, bar), sums)
         store.complete()
-        return read_grn(folder)
+        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "in_prior")}
+        return GRN(**values, sums=sums, params=store.params, **stored_results(store.folder, len(self.grn)))
 
     def _bar(self, progress: bool) -> tqdm:
         return tqdm(total=len(self.grn), desc="sccafm", unit="cell", disable=not progress)
@@ -399,8 +400,9 @@ def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
 
 def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
     """Write the results that belong to cells and genes into the AnnData."""
-    adata.obsm[f"X_{key}_sfm"] = grn.summary.copy()  # what is done to one later does not change the other
-    adata.obsm[f"{key}_context"] = grn.context.copy()
+    own = grn.own_arrays()  # what is done to one later does not change the other
+    adata.obsm[f"X_{key}_sfm"] = own["summary"]
+    adata.obsm[f"{key}_context"] = pd.DataFrame(own["context"], grn.cells.copy(), grn.context.columns, copy=False)
     adata.obs[f"{key}_context"] = grn.context_label.array
     adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
     labels = reading.labels_of(adata)

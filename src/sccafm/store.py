@@ -7,7 +7,7 @@ A folder holds
     cells.parquet           cell, group
     edges.parquet           edge, source, target, in_prior: what the edge numbers mean
     parts/00000.parquet     cell, edge, weight of some cells: positions in the two tables
-    parts/00000.safetensors context, summary (and factors, where kept) of the same cells
+    arrays/context.npy      a row per cell: context, summary (and factors, where kept); filled part by part
     sums.safetensors        running sums over the cells read so far, per group
 
 and reads with pandas, polars or DuckDB as it is: join `parts/*.parquet` with `edges.parquet` on `edge`.
@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-FORMAT = 1
-PART_CELLS = 500  # cells of one part: what a killed run loses at most
+FORMAT = 2
+PART_CELLS = 500  # cells of one part
+SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
 ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for
 
 
@@ -159,19 +160,27 @@ class Store:
     def __init__(self, folder: str | Path, header: dict, tables: dict[str, pd.DataFrame]):
         self.folder = Path(folder)
         self.header = header
+        self.n_cells = len(tables["cells"])
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give a folder")
         if (self.folder / "grn.json").exists():
-            self._check_same(read_header(self.folder))
+            found = read_header(self.folder)
+            self._check_same(found)
+            self.header = header | {"params": found["params"]}  # the run card tells where the first part was made
         elif self.folder.exists() and any(path.suffix != ".partial" for path in self.folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_header(complete=False)  # first: a run killed while the tables are written is taken up too
-        (self.folder / "parts").mkdir(exist_ok=True)
+        for name in ("parts", "arrays"):
+            (self.folder / name).mkdir(exist_ok=True)
         for name, table in tables.items():
             if not (self.folder / f"{name}.parquet").exists():
                 write_table(table, self.folder / f"{name}.parquet")
+
+    @property
+    def params(self) -> dict:
+        return self.header["params"]
 
     def _check_same(self, found: dict) -> None:
         differing = sorted(k for k, v in self.header["run"].items() if found["run"].get(k) != v)
@@ -194,18 +203,27 @@ class Store:
             done = int(file.metadata()["parts"])
         return done, load_file(path)
 
-    def add(self, number: int, part: Part, sums: dict[str, np.ndarray] | None) -> None:
+    def add(self, number: int, part: Part, sums: dict[str, np.ndarray]) -> None:
         """Write one part, then the sums that include it: only the last step counts the part as done.
 
-        Without sums the part is written but not counted; the sums of a later part count it.
+        Sums larger than `SUMS_BYTES` are not written after every part; those of a later part count it.
         """
         write_edges(part.edges, part_path(self.folder, number, "parquet"))
-        arrays = {name: np.ascontiguousarray(array) for name, array in part.arrays.items()}
-        write_whole(part_path(self.folder, number, "safetensors"), lambda p: save_file(arrays, p))
-        if sums is None:
-            return
-        done = {"parts": str(number + 1)}
-        write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
+        for name, rows in part.arrays.items():
+            self._write_rows(array_path(self.folder, name), number * PART_CELLS, rows)
+        every = -(-sum(array.nbytes for array in sums.values()) // SUMS_BYTES)
+        last = n_parts(self.n_cells) - 1
+        if number == last or (number + 1) % every == 0:
+            done = {"parts": str(number + 1)}
+            write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
+
+    def _write_rows(self, path: Path, start: int, rows: np.ndarray) -> None:
+        if not path.exists():
+            shape = (self.n_cells, *rows.shape[1:])
+            write_whole(path, lambda p: np.lib.format.open_memmap(p, "w+", rows.dtype, shape))
+        array = np.lib.format.open_memmap(path, "r+")
+        array[start : start + len(rows)] = rows
+        array.flush()
 
     def complete(self) -> None:
         self._write_header(complete=True)
@@ -225,22 +243,14 @@ def read_header(folder: Path) -> dict:
     return header
 
 
-def read_arrays(folder: Path, n_cells: int, name: str) -> np.ndarray:
-    """One array of all parts, joined along the cells."""
-    parts = []
-    for number in range(n_parts(n_cells)):
-        with safe_open(part_path(folder, number, "safetensors"), "np") as file:
-            parts.append(file.get_tensor(name))
-    return np.concatenate(parts)
+def array_path(folder: Path, name: str) -> Path:
+    return folder / "arrays" / f"{name}.npy"
 
 
-def read_part(folder: Path, number: int) -> dict[str, np.ndarray]:
-    """All arrays of one part."""
-    return load_file(part_path(folder, number, "safetensors"))
+def map_array(folder: Path, name: str) -> np.ndarray:
+    """One array of all cells, read from disk where it is looked at; what is written to it stays in memory."""
+    return np.load(array_path(folder, name), mmap_mode="c").view(np.ndarray)
 
 
-def read_cell(folder: Path, position: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Rows of one cell; nothing else of its part is read."""
-    number, row = divmod(position, PART_CELLS)
-    with safe_open(part_path(folder, number, "safetensors"), "np") as file:
-        return {name: file.get_slice(name)[row : row + 1][0] for name in names}
+def array_names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "arrays").glob("*.npy"))
