@@ -1,10 +1,11 @@
 """Speed and memory of inference, stage by stage.
 
-    python benchmarks/inference.py [--data FILE.h5ad] [--cells 1000 5000] [--out FILE.md] [--quick]
+    python benchmarks/inference.py [--data FILE.h5ad] [--cells 1000 5000] [--genes 500] [--out FILE.md] [--quick]
 
-Every figure is taken in this one run, beside the machine's own matrix-product peak, so that ratios can be compared
-across machines. The steps that measure memory run in processes of their own. `--data` is kang18_ifnb_2800.h5ad, or any
-file of counts; without it the memory and file steps are left out and said to be.
+The stages are timed beside the machine's own matrix-product peak, so that ratios can be compared across machines. The
+steps that measure memory run in processes of their own. `--data` is kang18_ifnb_2800.h5ad, or any file of counts; without
+it the memory and file steps are left out and said to be. `--files-only` measures these alone and keeps the stages that the
+table beside `--out` holds.
 """
 
 import argparse
@@ -146,44 +147,63 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     parser.add_argument("--cells", type=int, nargs="*", default=[1_000, 5_000, 10_000, 50_000])
+    parser.add_argument("--genes", type=int, default=500, help="genes of the steps that repeat cells")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--files-only", action="store_true")
     options = parser.parse_args()
-    repeats = 3 if options.quick else 7
+    saved = options.out.with_suffix(".json")
+    result = json.loads(saved.read_text()) if options.files_only else measure_stages(options.quick)
+    result["files"] = measure_files(options) if options.data else None
+    text = report(result, options.data)
+    options.out.write_text(text + "\n")
+    saved.write_text(json.dumps(result, indent=1) + "\n")
+    print(text)
+
+
+def measure_stages(quick: bool) -> dict:
+    """Stages of the bundled model by number of genes, and of a model of the published size."""
+    repeats = 3 if quick else 7
     peak = matrix_peak()
     model = sccafm.load(device="cpu")
     vocab_size = model.vocabulary.size
-    sizes = (500, 1000) if options.quick else (500, 1000, 2000, 4000)
+    sizes = (500, 1000) if quick else (500, 1000, 2000, 4000)
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     default = [stages(model.sfm, vocab_size, genes, genes // 6, peak, repeats) for genes in sizes]
-    text = [
-        "# Inference: speed and memory",
-        "Written by `python benchmarks/inference.py`; no figure is typed.",
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; float32 matrix-product peak "
-        f"{peak:.0f} GFLOP/s, measured in the same run.",
-        "## The bundled model, a cell at a time",
-        table(default),
-    ]
-    result = {"peak GFLOP/s": peak, "default": default}
-    if not options.quick:
+    result = {"machine": machine, "peak GFLOP/s": peak, "default": default}
+    if not quick:
         config = SFMConfig(embed_dim=768, num_layers=12, num_heads=12, backbone_mlp_hidden_dim=3072)
         published = SFM(config, vocab_size, model.conditions.size).eval()
         result["published size"] = [stages(published, vocab_size, 2000, 333, peak, 2)]
+    return result
+
+
+def measure_files(options: argparse.Namespace) -> list[dict]:
+    """From file to per-cell edges: the file as it is, then its cells over and over."""
+    rows = [memory_step(options.data, "memory", "default")]
+    with tempfile.TemporaryDirectory() as folder:
+        for cells in options.cells:
+            rows.append(memory_step(repeated(options.data, cells, Path(folder)), "store", str(options.genes)))
+            print(rows[-1], flush=True)
+    return rows
+
+
+def report(result: dict, data: Path | None) -> str:
+    text = [
+        "# Inference: speed and memory",
+        "Written by `python benchmarks/inference.py`; no figure is typed.",
+        f"{result['machine']}; float32 matrix-product peak {result['peak GFLOP/s']:.0f} GFLOP/s, measured with the stages.",
+        "## The bundled model, a cell at a time",
+        table(result["default"]),
+    ]
+    if "published size" in result:
         text += [
             "## A model of the published size (width 768, 12 layers, random weights)",
             table(result["published size"]),
         ]
-        del published
-    if options.data is None:
-        text.append("File and memory steps left out: no `--data`.")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            steps = [memory_step(options.data, "memory", "default")]
-            for cells in options.cells:
-                steps.append(memory_step(repeated(options.data, cells, Path(folder)), "store", "500"))
-        result["files"] = steps
-        text += [f"## From file to per-cell edges ({options.data.name}, cells repeated)", table(steps)]
-    options.out.write_text("\n\n".join(text) + "\n")
-    options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    print("\n\n".join(text))
+    if result["files"] is None:
+        return "\n\n".join([*text, "File and memory steps left out: no `--data`."])
+    title = f"## From file to per-cell edges ({data.name}; more cells: the same repeated)"
+    return "\n\n".join([*text, title, table(result["files"])])
 
 
 if __name__ == "__main__":

@@ -192,6 +192,16 @@ def test_matrix_is_the_exact_mean_over_cells(grn, scores):
         np.testing.assert_allclose(grn.matrix(group), scores[members].mean(0), atol=1e-6)
 
 
+def test_groups_of_whole_numbers_answer_to_numbers_and_text(infer, adata):
+    adata.obs["cluster"] = [10, 2] * (adata.n_obs // 2) + [2] * (adata.n_obs % 2)
+    grn = infer(groupby="cluster")
+    assert grn.groups.cat.categories.tolist() == ["2", "10"]
+    pd.testing.assert_frame_equal(grn.matrix(2), grn.matrix("2"))
+    pd.testing.assert_frame_equal(grn.matrix(np.int64(10)), grn.matrix("10"))
+    with pytest.raises(KeyError, match=r"no group '1'; there are \['2', '10'\]"):
+        grn.matrix(1)
+
+
 def test_unknown_group_lists_what_there_is(grn, infer):
     with pytest.raises(KeyError, match=r"no group 'NK'; there are \['B cell', 'T cell', 'monocyte'\] \(of 'cell_type'"):
         grn.matrix("NK")

@@ -230,6 +230,41 @@ def test_a_file_that_does_not_fit_is_named_with_its_leaf(release, file, function
     assert str(release) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("sfm", "topk", -1, "SFMConfig: topk must be null or a whole number of at least 0, got -1"),
+        ("sfm", "topk", 2.5, "topk must be null or a whole number of at least 0, got 2.5"),
+        ("sfm", "router_temperature", 0, "router_temperature must be a number above 0, got 0"),
+        ("sfm", "expr_tau", -1.0, "expr_tau must be a number above 0, got -1.0"),
+        ("sfm", "batch_tau", "warm", "batch_tau must be a number above 0, got 'warm'"),
+        ("sfm", "beta_momentum", 0.0, "beta_momentum must be a number above 0 and at most 1, got 0.0"),
+        ("sfm", "num_heads", 0, "num_heads must be a whole number of at least 1, got 0"),
+        ("sfm", "num_heads", 3, "embed_dim must be a multiple of num_heads, got 16 and 3"),
+        ("sfm", "num_layers", None, "num_layers must be a whole number of at least 0, got None"),
+        ("sfm", "expr_num_bins", 1, "expr_num_bins must be a whole number of at least 2, .* got 1"),
+        ("sfm", "use_rotary", "yes", "use_rotary must be true or false, got 'yes'"),
+        ("sfm", "out_dropout", 1.5, "out_dropout must be a number from 0 to 1, got 1.5"),
+        ("sfm", "backbone_mlp_hidden_dim", 0, "backbone_mlp_hidden_dim must be null or a whole number of at least 1"),
+        ("vgae", "hidden_dim", True, "VGAEConfig: hidden_dim must be a whole number of at least 1, got True"),
+        ("vgae", "fp_damping", None, "fp_damping must be a number, got None"),
+        ("efm", "norm_eps", -1, "EFMConfig: norm_eps must be a number of at least 0, got -1"),
+    ],
+)
+def test_a_setting_that_no_network_can_have_is_named(release, section, key, value, message):
+    file = "models/efm_config.json" if section == "efm" else CONFIG
+    change(release / file, setting(section, **{key: value}))
+    with pytest.raises(ValueError, match=rf"{Path(file).name}, .*{message}"):
+        sccafm.load(release, device="cpu")
+
+
+@pytest.mark.parametrize(("kept", "missing"), [("efm_config", "efm_model"), ("efm_model", "efm_config")])
+def test_half_an_embedding_module_warns(release, kept, missing):
+    next((release / "models").glob(f"{missing}.*")).unlink()
+    with pytest.warns(UserWarning, match=f"holds {kept} .*without its other half, looked for .*{missing}.*no EFM"):
+        assert sccafm.load(release, device="cpu").efm is None
+
+
 @pytest.mark.parametrize("file", [CONFIG, "models/efm_config.json", "models/vocab.json", "models/cond_dict.json"])
 def test_damaged_json_is_named(release, file):
     (release / file).write_text((release / file).read_text()[:-20])

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 import sccafm
 from sccafm.store import CellEdges, Store, read_edges, read_header, write_edges
@@ -117,6 +118,33 @@ def test_killed_run_ends_with_the_bytes_of_an_unbroken_one(infer, tmp_path, monk
         sccafm.read_grn(tmp_path / "killed")
     infer(tmp_path / "killed", **settings)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_large_sums_are_written_every_few_parts_and_a_killed_run_has_the_same_bytes(infer, tmp_path, monkeypatch, call):
+    infer(tmp_path / "whole", groupby="cell_type")
+    monkeypatch.setattr("sccafm.store.SUMS_BYTES", 20_000)  # of 32 kB: after every second part, and the last
+    with monkeypatch.context() as patch:
+        kill(patch, "Store.add", call)
+        with pytest.raises(KeyboardInterrupt):
+            infer(tmp_path / "killed", groupby="cell_type")
+    infer(tmp_path / "killed", groupby="cell_type")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_large_sums_count_the_parts_before_them(infer, tmp_path, monkeypatch):
+    monkeypatch.setattr("sccafm.store.SUMS_BYTES", 20_000)
+    with monkeypatch.context() as patch:
+        kill(patch, "Store.add", 2)
+        with pytest.raises(KeyboardInterrupt):
+            infer(tmp_path / "run", groupby="cell_type")
+    assert not (tmp_path / "run/sums.safetensors").exists()
+    with monkeypatch.context() as patch:
+        kill(patch, "Store.add", 3)
+        with pytest.raises(KeyboardInterrupt):
+            infer(tmp_path / "run", groupby="cell_type")
+    with safe_open(tmp_path / "run/sums.safetensors", "np") as file:
+        assert file.metadata()["parts"] == "2"
 
 
 @pytest.mark.parametrize("call", [1, 2, 4])

@@ -187,6 +187,22 @@ def test_another_configuration_in_the_same_folder_is_refused(unbroken):
             train_sfm(dataclasses.replace(unbroken, **{name: value}))
 
 
+def test_settings_that_the_model_folder_overrules_warn(unbroken, tmp_path):
+    config = dataclasses.replace(
+        unbroken, run=tmp_path / "run", steps=1, sfm=dataclasses.replace(unbroken.sfm, num_layers=9)
+    )
+    with pytest.warns(UserWarning, match=r"without effect: sfm.num_layers=9 \(the model has 1\)"):
+        train_sfm(config)
+
+
+def test_another_length_of_a_run_that_was_begun_warns(unbroken, tmp_path):
+    config = dataclasses.replace(unbroken, run=tmp_path / "run")
+    with killed_at(4):
+        train_sfm(config)
+    with pytest.warns(UserWarning, match="begun for 6 steps and goes on to 5: the learning rate follows the new"):
+        train_sfm(dataclasses.replace(config, steps=5))
+
+
 def test_a_folder_without_cells_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing holds no .h5ad file"):
         train_sfm(settings(tmp_path / "nothing", tmp_path / "run"))

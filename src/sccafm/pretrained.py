@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -142,8 +143,16 @@ def load(
     device = choose_device(device)
     sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
     efm = None
-    if "efm_config" in files and "efm_model" in files:
+    halves = [name for name in ("efm_config", "efm_model") if name in files]
+    if len(halves) == 2:
         efm = load_efm(files["efm_config"], files["efm_model"], *sizes)
+    elif halves:
+        warnings.warn(
+            f"{folder} holds {halves[0]} ({files[halves[0]]}) without its other half, looked for "
+            f"{[c for name in ('efm_config', 'efm_model') if name not in halves for c in CANDIDATES[name]]}: "
+            "the model has no EFM",
+            stacklevel=2,
+        )
     return Model(
         sfm=sfm.to(device).eval(),
         vgae=vgae and vgae.to(device).eval(),
@@ -262,7 +271,10 @@ def configure(kind: type, section: Mapping, file: Path):
     unknown = sorted(set(section) - set(known))
     if unknown:
         raise ValueError(f"{file} has unknown keys {unknown} for {kind.__name__}; known are {known}")
-    return kind(**section)
+    try:
+        return kind(**section)
+    except ValueError as error:
+        raise ValueError(f"{file}, {kind.__name__}: {error}") from error
 
 
 def fill_module(module: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from sccafm.batch import Tokens
+from sccafm.nn.config import check_config
 from sccafm.nn.embedding import TokenEmbedding
 from sccafm.nn.layers import Backbone
 from sccafm.nn.sfm import backbone_config, embedding_config
@@ -43,6 +44,9 @@ class EFMConfig:
     gene_embedding_ckpt: str | None = None
 
     is_causal = True
+
+    def __post_init__(self):
+        check_config(self)
 
 
 class NextGene(NamedTuple):

@@ -35,8 +35,6 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, base: float, interleaved: bool):
         super().__init__()
-        if head_dim % 2:
-            raise ValueError(f"rotary positions need an even head width, got {head_dim}; change embed_dim or num_heads")
         self.interleaved = interleaved
         frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
         self.register_buffer("frequencies", frequencies, persistent=False)

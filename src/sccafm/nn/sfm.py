@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from sccafm.batch import Factors, Tokens
+from sccafm.nn.config import check_config
 from sccafm.nn.embedding import EmbeddingConfig, TokenEmbedding
 from sccafm.nn.layers import Backbone, BackboneConfig
 from sccafm.nn.routing import Router
@@ -49,6 +50,9 @@ class SFMConfig:
 
     is_causal = False
 
+    def __post_init__(self):
+        check_config(self)
+
 
 def embedding_config(config) -> EmbeddingConfig:
     return EmbeddingConfig(
@@ -65,10 +69,6 @@ def embedding_config(config) -> EmbeddingConfig:
 
 
 def backbone_config(config) -> BackboneConfig:
-    if config.embed_dim % config.num_heads:
-        raise ValueError(
-            f"embed_dim must be a multiple of num_heads, got {config.embed_dim} and {config.num_heads} in the config"
-        )
     return BackboneConfig(
         config.embed_dim,
         config.num_layers,

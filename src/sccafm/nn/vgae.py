@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sccafm.batch import Factors
+from sccafm.nn.config import check_config
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class VGAEConfig:
     dropout: float = 0.1
     fp_steps: int = 3  # steps of the fixed-point propagation; below 1 acts as 1
     fp_damping: float = 0.5
+
+    def __post_init__(self):
+        check_config(self)
 
 
 class Posterior(NamedTuple):

@@ -47,6 +47,10 @@ def default_sfm() -> SFMConfig:
     )
 
 
+def default_vgae() -> VGAEConfig:
+    return VGAEConfig(hidden_dim=32, dropout=0.0)
+
+
 @dataclass(frozen=True)
 class TrainSFM:
     """Train a structure module on a folder of h5ad files."""
@@ -56,7 +60,8 @@ class TrainSFM:
     run: Path
     """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
     init: Path | None = None
-    """Model folder to start from; absent: new weights on the bundled vocabulary."""
+    """Model folder to start from, whose sizes are used instead of sfm.* and vgae.*; absent: new weights on the bundled
+    vocabulary."""
     steps: int = 20_000
     """Optimiser steps."""
     cells: int = 4
@@ -96,7 +101,7 @@ class TrainSFM:
     device: str = "auto"
     weights: LossWeights = field(default_factory=LossWeights)
     sfm: SFMConfig = field(default_factory=default_sfm)
-    vgae: VGAEConfig = field(default_factory=lambda: VGAEConfig(hidden_dim=32, dropout=0.0))
+    vgae: VGAEConfig = field(default_factory=default_vgae)
 
 
 def read_config(path: Path) -> TrainSFM:
@@ -118,5 +123,5 @@ def read_config(path: Path) -> TrainSFM:
                 values[name] = kind(**values[name])
         paths = {name: Path(values[name]) for name in ("data", "run", "init") if values.get(name) is not None}
         return TrainSFM(**values | paths)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}; `python -m sccafm.train sfm --help` lists the keys") from error

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import json
 import math
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
 from sccafm.pretrained import choose_device, copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
 from sccafm.store import write_whole
-from sccafm.train.config import TrainSFM
+from sccafm.train.config import TrainSFM, default_sfm, default_vgae
 from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.vectors import gene_vectors
 
@@ -171,6 +172,12 @@ def check_run(run: Path, settings: dict) -> None:
         differing = [k for k, v in settings.items() if k not in free and found.get(k) != v]
         if differing:
             raise ValueError(f"{run} belongs to another configuration (it differs in {differing}); choose a new folder")
+        if found["steps"] != settings["steps"]:
+            warnings.warn(
+                f"{run} was begun for {found['steps']:,} steps and goes on to {settings['steps']:,}: the learning rate "
+                "follows the new cosine from here, so that the model is not that of an unbroken run",
+                stacklevel=3,
+            )
     write_whole(path, lambda p: p.write_text(json.dumps(settings, indent=2) + "\n"))
 
 
@@ -180,6 +187,9 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
     torch.manual_seed(config.seed)
     if config.init is not None:
         sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
+        warn_ignored("sfm", config.sfm, sfm.config, default_sfm())
+        if vgae is not None:
+            warn_ignored("vgae", config.vgae, vgae.config, default_vgae())
         return sfm, vgae if vgae is not None else VGAE(config.vgae)
     sfm = SFM(config.sfm, *sizes)
     function = read_tensors(files["vocab_tensors"])["embeddings"].numpy()
@@ -191,6 +201,15 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
         )
     sfm.embedding.gene_embedding.weight.data.copy_(vectors)
     return sfm, VGAE(config.vgae)
+
+
+def warn_ignored(section: str, asked, loaded, default) -> None:
+    """Say which settings have no effect because the network comes from a model folder."""
+    asked, loaded, default = (dataclasses.asdict(config) for config in (asked, loaded, default))
+    ignored = [key for key in asked if asked[key] not in (loaded[key], default[key])]
+    if ignored:
+        told = ", ".join(f"{section}.{key}={asked[key]!r} (the model has {loaded[key]!r})" for key in ignored)
+        warnings.warn(f"with init the network comes from the model folder; without effect: {told}", stacklevel=4)
 
 
 def make_optimizer(trainer: Trainer) -> torch.optim.AdamW:
