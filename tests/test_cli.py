@@ -70,9 +70,24 @@ def test_command_line_and_python_give_the_same(files, tmp_path, toy_adata, tiny_
     assert sccafm.read_grn(tmp_path / "grn").to_frame().equals(expected.to_frame())
 
 
+def test_genes_conditions_and_preparation_can_be_said(files, tmp_path, toy_adata, tiny_model):
+    (tmp_path / "genes.txt").write_text("SPI1\nGATA1 LYZ\nCD3D\n")
+    toy_adata.obs["organ"] = toy_adata.obs.pop("tissue")
+    toy_adata.write_h5ad(tmp_path / "cells.h5ad")
+    main(["infer", *files, f"--genes={tmp_path / 'genes.txt'}", "--tissue-key=organ", "--preprocess=none"])
+    settings = {"genes": ["SPI1", "GATA1", "LYZ", "CD3D"], "condition_keys": {"tissue": "organ"}, "preprocess": "none"}
+    expected = sccafm.infer_grn(toy_adata, tiny_model, progress=False, **settings)
+    found = sccafm.read_grn(tmp_path / "grn")
+    assert found.to_frame().equals(expected.to_frame())
+    assert found.params["receipt"]["conditions"]["tissue"] == "obs['organ'] blood"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"--disease-key": "illness"}, "sccafm: condition_keys names disease='illness', adata.obs has"),
+        ({"--genes": "nowhere.txt"}, "sccafm: .*nowhere.txt"),
+        ({"--preprocess": "log"}, 'sccafm: preprocess must be "auto" or "none"'),
         ({"--input": "nowhere.h5ad"}, "sccafm: no file nowhere.h5ad; give an .h5ad file"),
         ({"--model": "nowhere/at/all"}, "sccafm: .*nowhere/at/all"),
         ({"--groupby": "leiden"}, "sccafm: groupby='leiden' is no column of obs; there are"),

@@ -48,6 +48,15 @@ def test_synonyms_lead_to_words_of_the_bundled_table(tiny_model):
     assert missing == []
 
 
+def test_no_synonym_is_a_word_of_the_bundled_table(tiny_model):
+    assert [word for word in SYNONYMS if tiny_model.conditions.literal(word)] == []
+
+
+def test_the_bundled_table_holds_every_word_of_the_source(tiny_model, shared):
+    words = pd.read_csv(shared / "resources/cond_vocab_examples.csv", keep_default_na=False)["value"].str.lower()
+    assert [word for word in words if word != "<unk>" and tiny_model.conditions.literal(word) == 0] == []
+
+
 def test_a_word_of_the_table_is_taken_before_its_synonym():
     table = Conditions([{"cond_value": w, "token_index": i} for i, w in enumerate(["<unk>", "blood", "pbmc"])])
     assert [table.index("PBMC"), table.index("whole blood")] == [2, 1]

@@ -30,11 +30,19 @@ class Infer:
     """Column of obs whose groups get a mean network each."""
     regulators: str = "dna_binding"
     """"dna_binding" or "all"."""
+    genes: Path | None = None
+    """Text file of the genes to read, one name a line; absent: chosen by their variation."""
     n_top_genes: int | None = 2000
     """Most variable genes to read beside the regulators; None: all that the model knows."""
     layer: str | None = None
     gene_key: str | None = None
     species: str | None = None
+    platform_key: str | None = None
+    """Column of obs with the platform; absent: CELLxGENE's name is looked for, as for the two below."""
+    tissue_key: str | None = None
+    disease_key: str | None = None
+    preprocess: str = "auto"
+    """"auto": counts are normalised and logged; "none": the matrix is read as it is."""
     top_k: int | None = 1000
     """Edges to keep of each cell."""
     min_weight: float | None = None
@@ -83,8 +91,21 @@ def run_infer(options: Infer) -> None:
         adata = ad.read_h5ad(options.input, backed="r")
     except OSError as error:
         raise ValueError(f"{options.input} is no readable h5ad file: {error}") from error
-    names = ("groupby", "regulators", "n_top_genes", "layer", "gene_key", "species", "top_k", "min_weight")
+    names = (
+        "groupby",
+        "regulators",
+        "n_top_genes",
+        "layer",
+        "gene_key",
+        "species",
+        "preprocess",
+        "top_k",
+        "min_weight",
+    )
     settings = {name: getattr(options, name) for name in (*names, "keep_factors", "device")}
+    keys = {slot: getattr(options, f"{slot}_key") for slot in ("platform", "tissue", "disease")}
+    settings["condition_keys"] = {slot: key for slot, key in keys.items() if key is not None} or None
+    settings["genes"] = None if options.genes is None else options.genes.read_text().split()
     grn = sccafm.infer_grn(adata, options.model, store=options.out, **settings)
     print(f"{grn}\nwritten to {options.out}; read it with sccafm.read_grn({str(options.out)!r})")
 

@@ -38,7 +38,6 @@ SYNONYMS = {
     "fetalbrain": "brain",
     "fetalliver": "liver",
     "smallintestine": "small intestine",
-    "intestine": "small intestine",
     "ca1 hippocampus": "ca1 field of hippocampus",
     "hippocampus": "hippocampal formation",
     "dentate gyrus": "dentate gyrus of hippocampal formation",
