@@ -12,8 +12,9 @@ from sccafm.evaluate.baselines import (
     target_mean,
 )
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
-from sccafm.evaluate.network import ChipSeq, Report, chipseq_protocol, network
-from sccafm.evaluate.perturbation import PerturbationReport, PerturbSeq, perturbation, perturbseq_protocol
+from sccafm.evaluate.network import Report, network
+from sccafm.evaluate.perturbation import PerturbationReport, perturbation
+from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
 from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
 
 __all__ = [
