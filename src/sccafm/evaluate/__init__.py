@@ -1,4 +1,4 @@
-"""Judge networks and perturbation effects beside the baselines that they must beat."""
+"""Judge networks, perturbation effects and embeddings beside the baselines that they must beat."""
 
 from sccafm.evaluate.baselines import (
     genie3,
@@ -11,14 +11,17 @@ from sccafm.evaluate.baselines import (
     spearman,
     target_mean,
 )
+from sccafm.evaluate.embedding import EmbeddingReport, embedding
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
 from sccafm.evaluate.network import Report, network
 from sccafm.evaluate.perturbation import PerturbationReport, perturbation
 from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
+from sccafm.evaluate.representations import hvg_pca, log_expression, random_embedding, scvi_embedding
 from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
 
 __all__ = [
     "ChipSeq",
+    "EmbeddingReport",
     "PerturbSeq",
     "PerturbationReport",
     "Report",
@@ -27,8 +30,11 @@ __all__ = [
     "average_precision",
     "chipseq_protocol",
     "early_precision",
+    "embedding",
     "genie3",
     "grnboost2",
+    "hvg_pca",
+    "log_expression",
     "network",
     "oracle_out_degree",
     "pearson",
@@ -36,11 +42,13 @@ __all__ = [
     "perturbseq_protocol",
     "prior_degrees",
     "prior_edges",
+    "random_embedding",
     "random_scores",
     "read_beeline",
     "read_chip_atlas",
     "read_collectri",
     "read_edges",
+    "scvi_embedding",
     "spearman",
     "target_mean",
 ]

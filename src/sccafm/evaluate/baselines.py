@@ -344,12 +344,12 @@ def _correlation(sources: np.ndarray, x) -> np.ndarray:
     n = len(sources)
     centred = sources - sources.mean(axis=0)
     covariance = np.asarray((x.T @ centred).T) / n  # T x G
-    scale = np.outer(_deviation(sources), _deviation(x))
+    scale = np.outer(deviation(sources), deviation(x))
     r = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
     return np.minimum(np.abs(r), 1.0)
 
 
-def _deviation(x) -> np.ndarray:
+def deviation(x) -> np.ndarray:
     """Standard deviation of each column; exactly 0 for a column of one value."""
     if not sp.issparse(x):
         return np.where(x.max(axis=0) > x.min(axis=0), x.std(axis=0), 0.0)
