@@ -12,6 +12,8 @@ from sccafm.evaluate.baselines import (
     target_mean,
 )
 from sccafm.evaluate.embedding import EmbeddingReport, embedding
+from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
+from sccafm.evaluate.genes import GeneReport, genes, start_vectors
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
 from sccafm.evaluate.network import Report, network
 from sccafm.evaluate.perturbation import PerturbationReport, perturbation
@@ -22,6 +24,8 @@ from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_col
 __all__ = [
     "ChipSeq",
     "EmbeddingReport",
+    "GeneReport",
+    "GeneSets",
     "PerturbSeq",
     "PerturbationReport",
     "Report",
@@ -31,6 +35,7 @@ __all__ = [
     "chipseq_protocol",
     "early_precision",
     "embedding",
+    "genes",
     "genie3",
     "grnboost2",
     "hvg_pca",
@@ -48,7 +53,9 @@ __all__ = [
     "read_chip_atlas",
     "read_collectri",
     "read_edges",
+    "read_gene_sets",
     "scvi_embedding",
     "spearman",
+    "start_vectors",
     "target_mean",
 ]

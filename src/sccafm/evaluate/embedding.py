@@ -338,7 +338,7 @@ def _differences(keys: Sequence[str], results: dict[str, dict]) -> pd.DataFrame:
     """Judged embedding minus baseline, with the interval of that difference over the same draws."""
     gaps = []
     for key in keys:
-        for rival in results.keys() - set(keys):
+        for rival in [name for name in results if name not in keys]:
             for measure in WITH_INTERVAL:
                 if measure not in results[key]:
                     continue
