@@ -14,6 +14,7 @@ from sccafm.lexicon import read_lexicon
 from sccafm.pretrained import Model, find_files, find_release
 
 ROOT = Path(__file__).parents[1]
+os.environ["MPLBACKEND"] = "Agg"  # no display
 
 
 @pytest.fixture(scope="session")

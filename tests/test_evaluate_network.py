@@ -1,10 +1,5 @@
-"""`network` on a small made-up truth, its doors, and the published ChIP-seq protocol on golden numbers."""
+"""`network` on a small made-up truth and its doors."""
 
-import json
-import os
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,24 +7,10 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sccafm.evaluate import Report, chipseq_protocol, network, read_edges
+from sccafm.evaluate import Report, network, read_edges
 
-GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 GENES = [f"G{i}" for i in range(60)]
 REGULATORS = GENES[:8]
-
-
-@pytest.fixture(autouse=True)
-def no_display():
-    matplotlib.use("Agg")
-
-
-def golden(*parts: str) -> Path:
-    path = GOLDEN.joinpath(*parts)
-    if not path.exists():
-        stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop(f"needs the golden data of the reference at {GOLDEN}")
-    return path
 
 
 @pytest.fixture
@@ -239,28 +220,3 @@ def test_doors(scores, truth, adata):
         network(scores, truth, baselines={"scores": scores})
     with pytest.raises(ValueError, match="baselines lack their input"):
         network(scores, truth, baselines=["pearson"])
-
-
-@pytest.mark.parametrize("species", ["human", "mouse"])
-@pytest.mark.parametrize("release", ["small", "dense"])
-def test_published_chipseq_numbers(release, species):
-    meta = json.loads(golden(release, "grn", f"{species}.meta.json").read_text())
-    scores = pd.read_csv(golden(release, "grn", f"{species}.pooled_all.csv"))
-    found = chipseq_protocol(scores, golden(release, "grn", f"{species}.reference.csv"))
-    for name, expected in meta["chipseq"].items():
-        assert getattr(found, name) == pytest.approx(expected, abs=1e-9), name
-    receipt = meta["chipseq_reference"]
-    assert list(found.supported_tfs) == receipt["supported_tfs"]
-    reference = found.reference
-    assert reference.n_rows == receipt["raw"] and reference.n_mapped == receipt["mapped"]
-    assert reference.n_unmapped == receipt["unmapped"] and reference.n_self_loops == receipt["self_loops"]
-    assert reference.n_duplicates == receipt["duplicates"]
-
-
-def test_chipseq_protocol_looks_at_scored_regulators_only(scores, truth):
-    found = chipseq_protocol(scores.drop(index="G7"), truth)
-    labels, values, source = flat(scores, truth)
-    own = source != "G7"
-    assert found.n_candidates == 7 * 59 and found.supported_tfs == tuple(REGULATORS[:7])
-    assert found.auprc == pytest.approx(average_precision_score(labels[own], values[own]))
-    assert found.positive_rate == pytest.approx(labels[own].mean())

@@ -16,15 +16,26 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_readme_code_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run(page: Path) -> dict:
+    """Run the code of a page from top to bottom; the names it leaves."""
     names: dict = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the example data are normalised, which is said
-        for block in blocks(ROOT / "README.md"):
-            exec(compile(block, "README.md", "exec"), names)
+        for block in blocks(page):
+            exec(compile(block, page.name, "exec"), names)
+    return names
+
+
+def test_readme_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(ROOT / "README.md")
     assert len(names["grn"]) == 700
     assert "X_sccafm_sfm" in names["adata"].obsm
+
+
+def test_evaluation_code_runs():
+    names = run(ROOT / "docs/evaluation.md")
+    assert names["report"].keys == ("X_mine",)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -1,4 +1,4 @@
-"""Judge networks and perturbation effects beside the baselines that they must beat."""
+"""Judge networks, perturbation effects and embeddings beside the baselines that they must beat."""
 
 from sccafm.evaluate.baselines import (
     genie3,
@@ -11,13 +11,21 @@ from sccafm.evaluate.baselines import (
     spearman,
     target_mean,
 )
+from sccafm.evaluate.embedding import EmbeddingReport, embedding
+from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
+from sccafm.evaluate.genes import GeneReport, genes, start_vectors
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
-from sccafm.evaluate.network import ChipSeq, Report, chipseq_protocol, network
-from sccafm.evaluate.perturbation import PerturbationReport, PerturbSeq, perturbation, perturbseq_protocol
+from sccafm.evaluate.network import Report, network
+from sccafm.evaluate.perturbation import PerturbationReport, perturbation
+from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
+from sccafm.evaluate.representations import hvg_pca, log_expression, random_embedding, scvi_embedding
 from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
 
 __all__ = [
     "ChipSeq",
+    "EmbeddingReport",
+    "GeneReport",
+    "GeneSets",
     "PerturbSeq",
     "PerturbationReport",
     "Report",
@@ -26,8 +34,12 @@ __all__ = [
     "average_precision",
     "chipseq_protocol",
     "early_precision",
+    "embedding",
+    "genes",
     "genie3",
     "grnboost2",
+    "hvg_pca",
+    "log_expression",
     "network",
     "oracle_out_degree",
     "pearson",
@@ -35,11 +47,15 @@ __all__ = [
     "perturbseq_protocol",
     "prior_degrees",
     "prior_edges",
+    "random_embedding",
     "random_scores",
     "read_beeline",
     "read_chip_atlas",
     "read_collectri",
     "read_edges",
+    "read_gene_sets",
+    "scvi_embedding",
     "spearman",
+    "start_vectors",
     "target_mean",
 ]

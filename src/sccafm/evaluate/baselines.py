@@ -105,11 +105,16 @@ def genie3(
     -----
     Other parameters, result and errors as in `pearson`.
     """
-    from sklearn.ensemble import ExtraTreesRegressor
+    from sklearn.tree import ExtraTreeRegressor
 
     def importance(sources: np.ndarray, target: np.ndarray, seed: int) -> np.ndarray:
-        forest = ExtraTreesRegressor(n_trees, max_features="sqrt", random_state=seed).fit(sources, target)
-        return np.mean([tree.tree_.compute_feature_importances(normalize=False) for tree in forest.estimators_], axis=0)
+        # the trees of ExtraTreesRegressor(n_trees, random_state=seed), without what its loop costs beside small trees
+        total = np.zeros(sources.shape[1])
+        for tree_seed in np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_trees):
+            tree = ExtraTreeRegressor(max_features="sqrt", random_state=tree_seed)
+            tree.fit(sources, target, check_input=False)
+            total += tree.tree_.compute_feature_importances(normalize=False)
+        return total / n_trees
 
     return _regressed(importance, data, regulators, layer, max_cells, n_jobs, random_state)
 
@@ -339,12 +344,12 @@ def _correlation(sources: np.ndarray, x) -> np.ndarray:
     n = len(sources)
     centred = sources - sources.mean(axis=0)
     covariance = np.asarray((x.T @ centred).T) / n  # T x G
-    scale = np.outer(_deviation(sources), _deviation(x))
+    scale = np.outer(deviation(sources), deviation(x))
     r = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
     return np.minimum(np.abs(r), 1.0)
 
 
-def _deviation(x) -> np.ndarray:
+def deviation(x) -> np.ndarray:
     """Standard deviation of each column; exactly 0 for a column of one value."""
     if not sp.issparse(x):
         return np.where(x.max(axis=0) > x.min(axis=0), x.std(axis=0), 0.0)
@@ -367,16 +372,21 @@ def _regressed(importance, data, regulators, layer, max_cells, n_jobs, random_st
         drawn = np.random.default_rng(random_state).choice(x.shape[0], max_cells, replace=False)
         x = x[np.sort(drawn)]
     sources = dense_columns(x, rows).astype(np.float32)
-
-    def one(column: int) -> np.ndarray:
-        target, scores = dense_columns(x, [column]).ravel(), np.zeros(len(rows))
-        others = np.flatnonzero(rows != column)
-        if target.max() > target.min() and len(others):
-            scores[others] = importance(sources[:, others], target / target.std(), random_state + column)
-        return scores
-
-    columns = Parallel(n_jobs=n_jobs)(delayed(one)(column) for column in range(len(genes)))
+    # arguments, not a closure: joblib shares large arrays between processes, and would send a closure with each target
+    columns = Parallel(n_jobs=n_jobs)(
+        delayed(_target_scores)(importance, sources, rows, dense_columns(x, [column]).ravel(), column, random_state)
+        for column in range(len(genes))
+    )
     return pd.DataFrame(np.stack(columns, axis=1), index=genes[rows], columns=genes)
+
+
+def _target_scores(importance, sources, rows, target, column: int, random_state: int) -> np.ndarray:
+    """Scores of all regulators for the gene in `column`; its own is 0, and so are all for a gene that does not vary."""
+    scores, others = np.zeros(len(rows)), np.flatnonzero(rows != column)
+    if target.max() > target.min() and len(others):
+        own = np.ascontiguousarray(sources[:, others])
+        scores[others] = importance(own, target / target.std(), random_state + column)
+    return scores
 
 
 def _stops_early(i: int, boosting, _locals: dict) -> bool:

@@ -13,11 +13,10 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.evaluate.baselines import ORACLE, run_baselines
-from sccafm.evaluate.metrics import METRICS, Judge, Scored, average_precision, early_precision, interval
+from sccafm.evaluate.metrics import METRICS, Judge, Scored, interval
 from sccafm.evaluate.truth import (
     Truth,
     aligned,
-    gene_keys,
     gene_lookup,
     read_edges,
     respell,
@@ -364,49 +363,3 @@ def _warn_if_too_few(counts: dict, min_positives: int, min_negatives: int) -> No
             "number; lower `min_positives=` and `min_negatives=` for a small network",
             stacklevel=3,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class ChipSeq:
-    """Result of the published ChIP-seq protocol."""
-
-    auprc: float
-    early_precision: float
-    n_candidates: int
-    n_positive_edges: int
-    positive_rate: float
-    supported_tfs: tuple[str, ...]  # regulators of the network with a true edge, upper case, in its order
-    reference: Truth
-
-
-def chipseq_protocol(scores_or_grn, reference) -> ChipSeq:
-    """AUPRC and early precision against a ChIP-seq reference, as scCAFM published them (pooled, without baselines).
-
-    Candidates are the regulators of the network that have at least one reference edge, times all its targets, without
-    self-edges. AUPRC is average precision; early precision is that of the first k candidates, k = number of true
-    ones, where candidates tied at the cut-off count with the fraction of places left.
-
-    Raises
-    ------
-    KeyError
-        Unknown columns.
-    ValueError
-        No reference edge within the network, one class only, or NaN scores.
-    """
-    matrix = score_matrix(scores_or_grn)
-    candidates = find_candidates(matrix, reference)
-    is_scored = candidates.regulators.isin(respell(matrix.index, candidates.lookup))
-    mask = candidates.is_candidate & is_scored[:, None]
-    labels = candidates.is_true[mask]
-    scores = aligned(matrix, candidates.regulators, candidates.genes, candidates.lookup)[mask]
-    in_order = dict.fromkeys(gene_keys(matrix.index))
-    supported = set(gene_keys(candidates.regulators[is_scored]))
-    return ChipSeq(
-        auprc=average_precision(labels, scores),
-        early_precision=early_precision(labels, scores),
-        n_candidates=labels.size,
-        n_positive_edges=int(labels.sum()),
-        positive_rate=float(labels.mean()),
-        supported_tfs=tuple(tf for tf in in_order if tf in supported),
-        reference=candidates.truth,
-    )

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.stats import rankdata, wasserstein_distance
+from scipy.stats import rankdata
 
-from sccafm.evaluate.baselines import dense_columns, expression, raw_expression, run_baselines
+from sccafm.evaluate.baselines import dense_columns, expression, run_baselines
 from sccafm.evaluate.metrics import bootstrap_counts, interval, mean, p_value
 from sccafm.evaluate.truth import aligned, gene_keys, gene_lookup, respell, score_matrix
 
@@ -153,10 +153,12 @@ def perturbation(
     matrix = score_matrix(scores_or_grn, group)
     lookup = gene_lookup(adata)
     genes = pd.Index(list(dict.fromkeys(respell(adata.var_names, lookup))))
-    labels, is_control = _labels(adata, perturbation_key, control, min_cells)
+    labels, is_control = find_labels(adata, perturbation_key, control, min_cells)
     strata = _strata(adata, groupby)
     is_comparable = np.isin(strata, strata[is_control])
-    cells, left_out = _perturbed(labels, is_control, is_comparable, respell(matrix.index, lookup), lookup, min_cells)
+    cells, left_out = find_perturbed(
+        labels, is_control, is_comparable, respell(matrix.index, lookup), lookup, min_cells
+    )
     if not 0 < n_targets <= len(genes) // 2:
         raise ValueError(
             f"n_targets must be between 1 and half of the {len(genes)} genes, got {n_targets}; lower `n_targets=`"
@@ -168,7 +170,7 @@ def perturbation(
     )  # fmt: skip
     values = {m: aligned(s, regulators, genes, lookup, m) for m, s in {name: matrix, **rivals}.items()}
     x, names = expression(adata, layer)
-    x = x[:, _first_places(names, genes)]
+    x = x[:, first_places(names, genes)]
     level = np.asarray(x[np.flatnonzero(is_control)].mean(axis=0)).ravel()
     results: dict[str, list] = {method: [] for method in values}
     for i, (regulator, is_perturbed) in enumerate(cells.items()):
@@ -192,86 +194,6 @@ def perturbation(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class PerturbSeq:
-    """Result of the published Perturb-seq protocol."""
-
-    table: pd.DataFrame  # rank, Gene1, Gene2, score, n_control, n_perturbed, wasserstein_distance
-    top_k_edges: int
-    n_candidates: int
-    n_evaluated_edges: int
-    n_control_cells: int
-    n_perturbed_cells: int
-    n_perturbed_tfs: int
-    mean_wasserstein_distance: float
-    median_wasserstein_distance: float
-
-
-def perturbseq_protocol(
-    scores_or_grn,
-    adata: AnnData,
-    *,
-    perturbation_key: str = "perturbation",
-    control: str = "non-targeting",
-    top_k_edges: int = 100,
-    layer: str | None = None,
-) -> PerturbSeq:
-    """Wasserstein distance of the first edges of perturbed regulators, as scCAFM published it (without a null).
-
-    Candidates are the regulators of the network that are a label of `obs[perturbation_key]` (any case), times the
-    targets of the network that `adata` measures, without self-edges. The `top_k_edges` highest scores over all of them,
-    ties in the order of the matrix, are evaluated: the distance between the target's values, as they stand in X or the
-    layer, in all control cells and in the regulator's perturbed cells. Cells of other perturbations are not looked at.
-
-    Raises
-    ------
-    KeyError
-        An obs column, the control label or the layer is absent.
-    ValueError
-        No perturbed regulator is in the network, or none of its targets is measured.
-    """
-    matrix, lookup = score_matrix(scores_or_grn), gene_lookup(adata)
-    labels, is_control = _labels(adata, perturbation_key, control, 1)
-    everywhere = np.ones(adata.n_obs, dtype=bool)
-    cells, _ = _perturbed(labels, is_control, everywhere, respell(matrix.index, lookup), lookup, 1)
-    source, target = respell(matrix.index, lookup), respell(matrix.columns, lookup)
-    is_candidate = (
-        source.isin(list(cells))[:, None]
-        & target.isin(adata.var_names)
-        & (source.to_numpy()[:, None] != target.to_numpy())
-    )
-    row, column = np.nonzero(is_candidate)
-    if not len(row):
-        raise ValueError(
-            f"no target of the network ({', '.join(map(str, target[:3]))}, ...) is a gene of adata "
-            f"({', '.join(adata.var_names[:3])}, ...); add ids that match: `adata.var['gene_ids'] = ...`"
-        )
-    score = matrix.to_numpy()[row, column]
-    first = np.argsort(-score, kind="stable")[:top_k_edges]
-    x, place = raw_expression(adata, layer), _first_places(adata.var_names, target)
-    edges = []
-    for rank, edge in enumerate(first, start=1):
-        values = dense_columns(x, [place[column[edge]]]).ravel()
-        is_perturbed = cells[source[row[edge]]]
-        edges.append({
-            "rank": rank, "Gene1": matrix.index[row[edge]], "Gene2": matrix.columns[column[edge]], "score": score[edge],
-            "n_control": int(is_control.sum()), "n_perturbed": int(is_perturbed.sum()),
-            "wasserstein_distance": wasserstein_distance(values[is_control], values[is_perturbed]),
-        })  # fmt: skip
-    table = pd.DataFrame(edges)
-    return PerturbSeq(
-        table=table,
-        top_k_edges=top_k_edges,
-        n_candidates=len(row),
-        n_evaluated_edges=len(table),
-        n_control_cells=int(is_control.sum()),
-        n_perturbed_cells=int(np.sum(list(cells.values()))),
-        n_perturbed_tfs=len(cells),
-        mean_wasserstein_distance=float(table["wasserstein_distance"].mean()),
-        median_wasserstein_distance=float(table["wasserstein_distance"].median()),
-    )
-
-
 def wasserstein_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Wasserstein distance between the columns of `a` (cells x G) and `b` (other cells x G): the area between both CDFs."""
     values = np.concatenate([a, b])
@@ -289,7 +211,7 @@ def rank_sum_columns(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return excess, n_a * n_b / (n * (n - 1)) * ((rank - (n + 1) / 2) ** 2).sum(axis=0)
 
 
-def _labels(adata: AnnData, key: str, control: str, min_cells: int) -> tuple[pd.Series, np.ndarray]:
+def find_labels(adata: AnnData, key: str, control: str, min_cells: int) -> tuple[pd.Series, np.ndarray]:
     """Label of each cell as a gene key, and which cells are controls."""
     if key not in adata.obs:
         raise KeyError(f"obs has no column {key!r}; there are {list(adata.obs)}: pass one as `perturbation_key=`")
@@ -304,7 +226,7 @@ def _labels(adata: AnnData, key: str, control: str, min_cells: int) -> tuple[pd.
     return labels, is_control
 
 
-def _perturbed(
+def find_perturbed(
     labels: pd.Series,
     is_control: np.ndarray,
     is_comparable: np.ndarray,
@@ -345,7 +267,7 @@ def _strata(adata: AnnData, groupby: str | None) -> np.ndarray:
     return pd.factorize(adata.obs[groupby])[0]
 
 
-def _first_places(names: pd.Index, genes: pd.Index) -> np.ndarray:
+def first_places(names: pd.Index, genes: pd.Index) -> np.ndarray:
     """Place of the first of equal names; -1 for a gene that is absent."""
     return (
         pd.Series(np.arange(len(names)), index=names)
