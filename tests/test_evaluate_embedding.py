@@ -208,7 +208,7 @@ def test_seeded_and_storage_does_not_matter(adata):
 def test_what_is_left_out_is_counted(adata):
     adata.obs["cell_type"] = adata.obs["cell_type"].replace("d", None)
     adata.obs.loc[adata.obs_names[:4], "time"] = [np.nan, np.inf, np.nan, np.inf]
-    report = embedding(adata, "X_good", **KEYS, pseudotime_key="time", scib=False, baselines=None, max_cells=100)
+    report = embedding(adata, "X_good", **KEYS, pseudotime_key="time", scib=False, max_cells=100)
     assert report.counts["n_without_label"] == 5 and report.counts["n_not_drawn"] == 15
     assert report.counts["n_cells"] == 100 and 0 < report.counts["n_without_pseudotime"] <= 4
     assert "5 left out without a label or batch; 15 not drawn" in repr(report)

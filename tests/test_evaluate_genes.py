@@ -55,7 +55,7 @@ def test_term_probe_equals_a_plain_loop():
         for fold in range(4):
             train, test = folds != fold, folds == fold
             mean, std = x[train].mean(0), x[train].std(0)
-            probe = RidgeCV(np.logspace(0, 5, 6)).fit((x[train] - mean) / std, is_member[train, t].astype(float))
+            probe = RidgeCV(np.logspace(1, 5, 5)).fit((x[train] - mean) / std, is_member[train, t].astype(float))
             aurocs.append(roc_auc_score(is_member[test, t], probe.predict((x[test] - mean) / std)))
         assert found[t] == pytest.approx(np.mean(aurocs)) and found[t] > 0.8
 

@@ -209,26 +209,29 @@ def embedding(
     keys = (obsm_keys,) if isinstance(obsm_keys, str) else tuple(obsm_keys)
     spaces = {key: _field(adata, key) for key in keys}
     is_known = _known(adata, batch_key, label_key)
-    rivals, skipped = run_representations(
-        baselines, adata, layer=layer, batch_key=batch_key, random_state=random_state
-    )  # fmt: skip
+    if isinstance(baselines, Mapping):
+        rivals, skipped = {name: checked(name, x, adata.n_obs)[is_known] for name, x in baselines.items()}, {}
+    else:
+        rivals, skipped = run_representations(
+            baselines, adata[is_known], layer=layer, batch_key=batch_key, random_state=random_state
+        )
     if twice := sorted(set(keys) & set(rivals)):
         raise ValueError(f"{twice} name an embedding and a baseline; rename the field of obsm")
-    spaces |= {name: checked(name, x, adata.n_obs) for name, x in rivals.items()}
-    rng = np.random.default_rng(random_state)
-    chosen = np.flatnonzero(is_known)
+    spaces = {key: x[is_known] for key, x in spaces.items()} | {name: x.astype(float) for name, x in rivals.items()}
+    known, rng = adata.obs[is_known], np.random.default_rng(random_state)
+    chosen = np.arange(len(known))
     if max_cells is not None and len(chosen) > max_cells:
         chosen = np.sort(rng.choice(chosen, max_cells, replace=False))
     with_scib = importlib.util.find_spec("scib_metrics") is not None if scib is None else scib
     if not with_scib:
         skipped["cLISI, NMI, ARI, iLISI"] = f"need scib-metrics: {SCIB_INSTALL}"
-    cells = _cells(adata[chosen].obs, batch_key, label_key, pseudotime_key, n_bootstrap, rng, with_scib)
+    cells = _cells(known.iloc[chosen], batch_key, label_key, pseudotime_key, n_bootstrap, rng, with_scib)
     results = {name: _measured(x[chosen], cells) for name, x in spaces.items()}
     return EmbeddingReport(
         keys=keys,
         table=pd.DataFrame([_row(name, name in keys, spaces[name].shape[1], r) for name, r in results.items()]),
         differences=_differences(keys, results),
-        counts=_counts(adata.n_obs, int(is_known.sum()), cells),
+        counts=_counts(adata.n_obs, len(known), cells),
         isolated=tuple(map(str, cells.isolated)),
         skipped=skipped,
         across=batch_key or "folds",

@@ -11,8 +11,8 @@ import numpy as np
 
 from sccafm.evaluate.metrics import Ranking
 
-PENALTIES = np.logspace(0, 5, 6)
-N_COMPONENTS = 24  # of the vectors of a pair, for their outer product
+PENALTIES = np.logspace(1, 5, 5)
+N_COMPONENTS = 16  # of the vectors of a pair, for their outer product
 Vectors = np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 

@@ -6,7 +6,7 @@ other input is read as it is, as in `sccafm.evaluate.baselines`.
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scanpy as sc
@@ -104,7 +104,7 @@ def scvi_embedding(
 
 
 def run_representations(
-    wanted: str | Sequence[str] | Mapping[str, np.ndarray] | None,
+    wanted: str | Sequence[str] | None,
     adata: AnnData,
     *,
     layer: str | None,
@@ -113,11 +113,8 @@ def run_representations(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Embeddings of the baselines by name, and why the others are absent.
 
-    `wanted` is "all", "fast" (without scVI), names, a dictionary of further embeddings, or None. ValueError for an
-    unknown name.
+    `wanted` is "all", "fast" (without scVI), names, or None. ValueError for an unknown name.
     """
-    if isinstance(wanted, Mapping):
-        return {name: np.asarray(x) for name, x in wanted.items()}, {}
     presets = {"all": NAMES, "fast": FAST}
     names = presets.get(wanted, (wanted,)) if isinstance(wanted, str) else tuple(wanted or ())
     if unknown := [name for name in names if name not in NAMES]:
