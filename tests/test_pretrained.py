@@ -341,6 +341,8 @@ def test_a_hub_repository_is_loaded_from_its_snapshot(release, monkeypatch):
 def test_a_device_that_is_not_there_is_refused(release, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert sccafm.load(release, device="auto").device.type == "cpu"
+    with pytest.raises(ValueError, match='device must be "auto", "cpu", "cuda".*got .gpu.'):
+        sccafm.load(release, device="gpu")
     with pytest.raises(ValueError, match='sees no CUDA device; pass device="cpu"'):
         sccafm.load(release, device="cuda")
 

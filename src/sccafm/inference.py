@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -55,7 +56,8 @@ def infer_grn(
     Parameters
     ----------
     adata
-        Cells x genes, human or mouse; counts or normalised values in X, a layer or raw; in memory or backed.
+        Cells x genes, human or mouse; counts or normalised values in X, a layer or raw; in memory or backed. A matrix
+        stored by columns (CSC) is converted once, which takes the memory of a second copy.
     model
         What `sccafm.load` returned, or takes; None: the model that ships with the library.
     groupby
@@ -88,7 +90,7 @@ def infer_grn(
         Keep each cell's factors, from which every score can be had (`GRN.factors`).
     store
         Folder to which edges go while cells are read: memory then stays flat in the number of cells. A run that was
-        killed is taken up after the last finished part (500 cells) when called again.
+        killed is taken up after the last finished part (500 cells; a few parts with many groups) when called again.
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
         answer has the same bits whatever the batch.
@@ -284,10 +286,12 @@ def select_edges(
 def check_settings(top_k, min_weight, batch_size, genes, n_top_genes) -> None:
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
         raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
-    if min_weight is not None and not 0 <= min_weight <= 1:
+    if min_weight is not None and not (isinstance(min_weight, numbers.Real) and 0 <= min_weight <= 1):
         raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
     if batch_size != "auto" and (batch_size is True or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
         raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
+    if n_top_genes is not None and (isinstance(n_top_genes, bool) or not isinstance(n_top_genes, (int, np.integer))):
+        raise ValueError(f"n_top_genes must be a whole number or None for every gene, got {n_top_genes!r}")
     if genes is not None and n_top_genes not in (None, 2000):
         warnings.warn("n_top_genes has no effect where genes= names the genes to read", stacklevel=3)
 

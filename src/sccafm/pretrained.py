@@ -188,7 +188,10 @@ def load_cached(source: str | None, device: str) -> Model:
 def choose_device(device: str | torch.device) -> torch.device:
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device must be "auto", "cpu", "cuda", "cuda:1", "mps", ...; got {device!r}') from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError('device="cuda" was asked for, but torch sees no CUDA device; pass device="cpu" or "auto"')
     return chosen

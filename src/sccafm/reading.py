@@ -129,6 +129,10 @@ def read(
         raise TypeError(f"expected an AnnData, got {type(adata).__name__}; anndata.AnnData(X) makes one of a matrix")
     if isinstance(genes, str):
         raise ValueError(f"genes must be a list of names, got the text {genes!r}; write genes=[{genes!r}]")
+    if not isinstance(condition_keys, Mapping | None):
+        raise ValueError(
+            f'condition_keys maps slots to obs columns, e.g. {{"tissue": "organ"}}; got {condition_keys!r}'
+        )
     matrix = find_matrix(adata, layer, preprocess)
     check_unique(adata)
     survey = matrix.survey()
