@@ -17,6 +17,38 @@ class CellTruth:
     activity: pd.DataFrame  # states x E bool: the edge regulates in that state
     states: pd.Series  # state of each cell, index cell
 
+    @classmethod
+    def of(cls, table: pd.DataFrame, states: pd.Series) -> "CellTruth":
+        """From a table state, source, target of the edges that are on, and the state of each cell (index cell).
+
+        Raises
+        ------
+        KeyError
+            A column is missing, or cells are in a state that the table lacks.
+        ValueError
+            Self-edges, or an edge that stands twice in a state.
+        """
+        columns = ["state", "source", "target"]
+        if not set(columns) <= set(table.columns):
+            raise KeyError(
+                f"expected columns {columns}, got {list(table.columns[:8])}; rename them: `table.rename(...)`"
+            )
+        absent = sorted(set(states.astype(str)) - set(table["state"].astype(str)))
+        if absent:
+            raise KeyError(
+                f"states {absent[:5]} of the cells have no edge; the table has {sorted(set(table['state']))[:20]}"
+            )
+        table = table[columns].astype(str)
+        n_self, n_twice = int((table["source"] == table["target"]).sum()), int(table.duplicated().sum())
+        if n_self or n_twice:
+            raise ValueError(
+                f"{n_self} self-edges and {n_twice} edges that stand twice in a state; drop them: "
+                "`table[table['source'] != table['target']].drop_duplicates(['state', 'source', 'target'])`"
+            )
+        is_on = table.assign(is_on=True).pivot(index="state", columns=["source", "target"], values="is_on").notna()
+        edges = is_on.columns.to_frame(index=False)
+        return cls(edges, is_on.set_axis(range(len(edges)), axis=1), states.astype(str))
+
     def __repr__(self) -> str:
         switched = (self.activity.any() & ~self.activity.all()).sum()
         return (
