@@ -191,6 +191,14 @@ def test_ranking_in_parts_changes_nothing(scores, monkeypatch):
     pd.testing.assert_frame_equal(per_cell(scores, TRUTH, baselines=None).to_frame(), whole)
 
 
+def test_edges_are_spelled_as_the_cells_spell_them(scores, adata):
+    plain = per_cell(scores, TRUTH, adata=adata).to_frame()
+    lower = dataclasses.replace(TRUTH, edges=EDGES.apply(lambda names: names.str.lower()))
+    pd.testing.assert_frame_equal(per_cell(scores, lower, adata=adata).to_frame(), plain)
+    report = per_cell(scores, TRUTH, adata=adata[:, adata.var_names != "T2"], baselines=["pooled_pearson"])
+    assert report.counts["n_unscored"] == int(IS_SWITCHED[2])
+
+
 def test_the_report_shows_all_methods_and_says_what_is_missing(scores, adata):
     report = per_cell(scores, TRUTH, adata=adata, name="mine")
     methods = report.to_frame()["method"].tolist()

@@ -1,9 +1,12 @@
 """The simulator: analytic steady states, SERGIO's data, seeds, doors; its truth on disk and by cell."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from test_readme import ROOT, blocks
 
 import sccafm
 from sccafm.resources import bundled, read_prior
@@ -240,6 +243,21 @@ def test_a_sampled_network_is_a_signed_part_of_the_prior_with_all_genes_in_it():
     pd.testing.assert_frame_equal(sample_network(30), sample_network(30))
 
 
+def test_the_smallest_sampled_networks_hold_all_their_genes():
+    for seed in range(5):
+        edges = sample_network(4, random_state=seed)
+        assert len(set(edges["source"]) | set(edges["target"])) == 4 and edges["source"].nunique() == 2
+
+
+def test_the_page_on_simulation_runs():
+    names: dict = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in blocks(ROOT / "docs/simulate.md"):
+            exec(compile(block, "simulate.md", "exec"), names)
+    assert len(names["report"].to_frame()) == 9 and names["adata"].n_vars == 200
+
+
 def test_the_bundled_model_knows_the_simulated_genes(simulated):
     find = sccafm.load(device="cpu").lexicon.genes.find
     assert all(find(name, "human")[1] != "lost" for name in simulated.var_names)
@@ -294,7 +312,7 @@ def test_wrong_rates_noise_and_sizes_are_named(simulated):
         Technical(capture=0)
     with pytest.raises(ValueError, match="must not be negative"):
         Technical(batch_sd=-1)
-    with pytest.raises(ValueError, match="asked for 5000 regulators"):
+    with pytest.raises(ValueError, match="asked for 5000 regulators among 6000 genes"):
         sample_network(6000, n_regulators=5000)
     with pytest.raises(ValueError, match="raise n_regulators=2"):
         sample_network(5000, n_regulators=2)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from sccafm.evaluate.truth import gene_lookup, respell, score_matrix
 from sccafm.grn import GRN
+from sccafm.store import PART_CELLS
 
 
 def cell_scores(scores, edges: pd.DataFrame, states: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -76,20 +77,22 @@ def _of_grn(grn: GRN, edges: pd.DataFrame, cells: pd.Index) -> np.ndarray:
             u, v = (factor.to_numpy() for factor in grn.factors(cell))
             values[i, inside] = (u[row[inside]] * v[column[inside]]).sum(1)
         return values
-    values[:, inside] = _of_kept(grn, row[inside] * len(grn.targets) + column[inside], cells)
+    if inside.any():
+        values[:, inside] = _of_kept(grn, row[inside] * len(grn.targets) + column[inside], cells)
     return values
 
 
 def _of_kept(grn: GRN, codes: np.ndarray, cells: pd.Index) -> np.ndarray:
     """Weights of the edges with these numbers; 0 where a cell did not keep them."""
     order = np.argsort(codes, kind="stable")
-    out = np.zeros((len(cells), len(codes)))
-    for i, position in enumerate(grn.cells.get_indexer(cells)):
-        kept = grn.edges.of(np.array([position]))
-        place = np.searchsorted(codes[order], kept.edge)
-        found = place < len(codes)
-        found[found] = codes[order][place[found]] == kept.edge[found]
-        out[i, order[place[found]]] = kept.weight[found]
+    out, positions = np.zeros((len(cells), len(codes))), grn.cells.get_indexer(cells)
+    row = np.full(len(grn), -1)
+    row[positions] = np.arange(len(cells))
+    for start in range(0, len(cells), PART_CELLS):
+        kept = grn.edges.of(positions[start : start + PART_CELLS])
+        place = np.minimum(np.searchsorted(codes[order], kept.edge), len(codes) - 1)
+        found = codes[order][place] == kept.edge
+        out[row[kept.cell[found]], order[place[found]]] = kept.weight[found]
     return out
 
 

@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 from sccafm.evaluate.cell_baselines import run_cell_baselines
 from sccafm.evaluate.cell_scores import cell_scores
 from sccafm.evaluate.metrics import bootstrap_counts, interval
+from sccafm.evaluate.truth import gene_lookup, respell
 from sccafm.simulation.truth import CellTruth, read_truth
 
 METRICS = {
@@ -177,15 +178,15 @@ def per_cell(
             "edges; simulate with `share_switched=` above 0"
         )
     values, is_scored = cell_scores(scores_or_grn, truth.edges, states)
-    data, is_measured = _measured(adata, truth.edges, states.index)
-    judged = is_switched & is_scored & is_measured
+    data, spelled = _measured(adata, truth.edges, states.index)
+    judged = is_switched & is_scored & spelled.notna().all(axis=1).to_numpy()
     if not judged.any():
         raise ValueError(
             f"none of {is_switched.sum():,} switched edges ({', '.join(truth.edges['source'].unique()[:3])}, ... -> ...) is "
             "among the scored regulators and targets; infer with the truth's regulators: `infer_grn(adata, regulators='all')`"
         )
     edges, values = truth.edges[judged].reset_index(drop=True), values[:, judged]
-    rivals, lacking = run_cell_baselines(baselines, data, edges, states, layer, random_state)
+    rivals, lacking = run_cell_baselines(baselines, data, spelled[judged], states, layer, random_state)
     own = f"{name}, pooled"
     if name in rivals:
         raise ValueError(f"{name!r} names the judged scores and a baseline; pass another: `name='model'`")
@@ -222,13 +223,16 @@ def _judged_states(truth: CellTruth) -> tuple[pd.Series, dict[str, str]]:
     return truth.states, {f"state {state}": "no cells" for state in absent}
 
 
-def _measured(adata: AnnData | None, edges: pd.DataFrame, cells: pd.Index) -> tuple[AnnData | None, np.ndarray]:
+def _measured(adata: AnnData | None, edges: pd.DataFrame, cells: pd.Index) -> tuple[AnnData | None, pd.DataFrame]:
+    """The cells' expression, and the edges in its spelling; missing where a gene is not measured."""
+    ends = edges[["source", "target"]]
     if adata is None:
-        return None, np.ones(len(edges), dtype=bool)
+        return None, ends
     missing = cells[~cells.isin(adata.obs_names)]
     if len(missing):
         raise KeyError(f"{len(missing):,} cells of the truth are not in adata, first {missing[0]!r}")
-    return adata[cells], edges[["source", "target"]].isin(adata.var_names).all(axis=1).to_numpy()
+    spelled = ends.apply(respell, lookup=gene_lookup(adata))
+    return adata[cells], spelled.where(spelled.isin(adata.var_names))
 
 
 @dataclass(frozen=True, eq=False)

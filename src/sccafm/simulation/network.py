@@ -84,7 +84,8 @@ def sample_network(
     n_regulators
         Regulators; None: a tenth of the genes, at least two.
     prior
-        Table, or CSV file, with the columns Gene1, Gene2, sign; None: the bundled one (human symbols).
+        Table, whose sources may all be drawn, or CSV file, with the columns Gene1, Gene2, sign; None: the bundled one
+        (human symbols).
     max_regulators
         Largest number of regulators of a target, drawn at random; a regulator's only edge is kept beyond it.
 
@@ -102,8 +103,11 @@ def sample_network(
     n_regulators = max(2, n_genes // 10) if n_regulators is None else n_regulators
     counts = edges["Gene1"].value_counts().sort_index()
     able = counts.index[counts >= MIN_TARGETS]
-    if n_regulators > min(len(able), n_genes):
-        raise ValueError(f"asked for {n_regulators} regulators of {n_genes} genes; the prior has {len(able)}")
+    if not 1 <= n_regulators <= min(len(able), n_genes // 2):
+        raise ValueError(
+            f"asked for {n_regulators} regulators among {n_genes} genes; the prior has {len(able)} with {MIN_TARGETS} "
+            "targets or more, and at least as many other genes are needed: lower n_regulators or raise n_genes"
+        )
     regulators = rng.choice(able, n_regulators, replace=False)
     own = edges[edges["Gene1"].isin(regulators)]
     others = np.setdiff1d(own["Gene2"].unique().astype(str), regulators)
@@ -115,7 +119,7 @@ def sample_network(
         )
     # one target of each regulator first, so that none is left without an edge
     firsts = own[~own["Gene2"].isin(regulators)].sample(frac=1, random_state=rng).drop_duplicates("Gene1")["Gene2"]
-    firsts = firsts.unique()[:n_others]
+    firsts = firsts.unique()
     chosen = np.concatenate([firsts, rng.choice(np.setdiff1d(others, firsts), n_others - len(firsts), replace=False)])
     inside = own[own["Gene2"].isin(chosen) | own["Gene2"].isin(regulators)].sample(frac=1, random_state=rng)
     inside = inside.iloc[np.argsort(inside.duplicated("Gene1").to_numpy(), kind="stable")]

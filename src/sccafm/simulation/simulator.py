@@ -98,44 +98,43 @@ def simulate(
     edges = read_network(table, design)
     genes = pd.Index(np.unique(edges[["source", "target"]].to_numpy(dtype=str)), dtype=object)
     source, target = genes.get_indexer(edges["source"]), genes.get_indexer(edges["target"])
-    masters = find_masters(len(genes), source, target)
-    programme = Programme(
-        parent,
-        draw_activity(parent, len(edges), share_switched, design)
-        if activity is None
-        else read_activity(activity, parent.index, len(edges)),
-        draw_rates(parent, len(genes), masters, design)
-        if master_rates is None
-        else read_rates(master_rates, parent.index, genes),
-    )
+    if activity is None:
+        is_on = draw_activity(parent, len(edges), share_switched, design)
+    else:
+        is_on = read_activity(activity, parent.index, len(edges))
+    if master_rates is None:
+        rates = draw_rates(parent, len(genes), find_masters(len(genes), source, target), design)
+    else:
+        rates = read_rates(master_rates, parent.index, genes)
+    programme = Programme(parent, is_on, rates)
     effect = (edges["sign"] * edges["strength"]).to_numpy()
-    dynamics = Dynamics.of(kinetics, source, target, effect, programme.activity, programme.rates)
+    dynamics = Dynamics.of(kinetics, source, target, effect, is_on, rates)
     expression, state, pseudotime = _walked(dynamics, programme, n_cells, seeds[2], progress)
     batch = technics.integers(n_batches, size=n_cells)
-    adata = AnnData(
+    obs = {
+        "state": pd.Categorical.from_codes(state, parent.index),
+        "pseudotime": pseudotime,
+        "batch": pd.Categorical.from_codes(batch, [f"batch{i}" for i in range(n_batches)]),
+    }
+    return AnnData(
         sparse.csr_matrix(count(expression, batch, technical, technics)),
-        obs=pd.DataFrame(
-            {
-                "state": pd.Categorical.from_codes(state, parent.index),
-                "pseudotime": pseudotime,
-                "batch": pd.Categorical.from_codes(batch, [f"batch{i}" for i in range(n_batches)]),
-            },
-            index=[f"cell{i}" for i in range(n_cells)],
-        ),
+        obs=pd.DataFrame(obs, index=[f"cell{i}" for i in range(n_cells)]),
         var=_described(genes, dynamics, programme),
         layers={"expression": expression},
         obsm={STRENGTH: _strengths(dynamics, programme, expression, state, source, effect)},
-    )
-    adata.uns[KEY] = {
+        uns={KEY: _stored(edges, genes, programme) | {
+            "kinetics": asdict(kinetics), "technical": asdict(technical), "random_state": random_state,
+        }},
+    )  # fmt: skip
+
+
+def _stored(edges: pd.DataFrame, genes: pd.Index, programme: Programme) -> dict:
+    return {
         "edges": edges,
         "activity": programme.activity,
-        "tree": pd.DataFrame({"state": parent.index, "parent": parent.to_numpy()}),
-        "rates": pd.DataFrame(programme.rates.T, index=genes, columns=parent.index),
-        "kinetics": asdict(kinetics),
-        "technical": asdict(technical),
-        "random_state": random_state,
+        "tree": pd.DataFrame({"state": programme.states, "parent": programme.parent.to_numpy()}),
+        "rates": pd.DataFrame(programme.rates.T, index=genes, columns=programme.states),
     }
-    return adata
 
 
 def _walked(dynamics: Dynamics, programme: Programme, n_cells: int, seed: np.random.SeedSequence, progress: bool):
