@@ -45,7 +45,7 @@ def judged(model, seed: int, off: float, n_cells: int, n_genes: int) -> pd.DataF
 
 
 def spread(values: pd.Series) -> str:
-    return f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+    return f"{values.mean():z.3f} ({values.min():z.3f} to {values.max():z.3f})"
 
 
 def table(runs: pd.DataFrame) -> str:

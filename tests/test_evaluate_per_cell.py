@@ -216,6 +216,15 @@ def test_the_report_shows_all_methods_and_says_what_is_missing(scores, adata):
     pd.testing.assert_frame_equal(per_cell(scores, TRUTH).to_frame(), without.to_frame())
 
 
+def test_states_without_cells_are_named_and_switch_nothing(scores):
+    of_two = dataclasses.replace(TRUTH, states=STATES[:20])
+    report = per_cell(scores[:20], of_two, baselines=None)
+    assert report.skipped == {"state c": "no cells"}
+    assert report.counts["n_edges"] == (ACTIVITY.loc["a"] != ACTIVITY.loc["b"]).sum()
+    alone = CellTruth(EDGES, ACTIVITY.loc[["a", "b"]], STATES[:20])
+    pd.testing.assert_frame_equal(per_cell(scores[:20], alone, baselines=None).to_frame(), report.to_frame())
+
+
 def test_the_mean_over_states_ignores_their_sizes_and_counts_lost_edges(scores):
     frame = pd.DataFrame(scores, index=CELLS, columns=pd.MultiIndex.from_frame(EDGES))
     report = per_cell(frame.drop(columns=[("R2", "T2")]), TRUTH, baselines=None)

@@ -171,7 +171,8 @@ def per_cell(
     adata = truth if adata is None and isinstance(truth, AnnData) else adata
     truth = read_truth(truth, state_key) if isinstance(truth, AnnData) else truth
     states, skipped = _judged_states(truth)
-    is_switched = (truth.activity.any() & ~truth.activity.all()).to_numpy()
+    activity = truth.activity.loc[truth.activity.index.isin(states)]
+    is_switched = (activity.any() & ~activity.all()).to_numpy()
     if not is_switched.any():
         raise ValueError(
             f"none of {len(truth.edges):,} edges is on in one state and off in another, so no state can be told by its "
@@ -191,7 +192,7 @@ def per_cell(
     if name in rivals:
         raise ValueError(f"{name!r} names the judged scores and a baseline; pass another: `name='model'`")
     methods = {name: values, own: np.broadcast_to(values.mean(0), values.shape), **rivals}
-    bench = _Bench.of(truth.activity.loc[:, judged], states, edges, n_bootstrap, random_state)
+    bench = _Bench.of(activity.loc[:, judged], states, edges, n_bootstrap, random_state)
     results = {method: bench.score(scores) for method, scores in methods.items()}
     return PerCellReport(
         name=name,
@@ -260,7 +261,6 @@ class _Bench:
         cls, activity: pd.DataFrame, states: pd.Series, edges: pd.DataFrame, n_bootstrap: int, seed: int
     ) -> "_Bench":
         rng = np.random.default_rng(seed)
-        activity = activity.loc[activity.index.isin(states)]
         labels, state = activity.to_numpy(), activity.index.get_indexer(states)
         regulator = pd.factorize(edges["source"])[0]
         of_regulators = bootstrap_counts(regulator.max() + 1, n_bootstrap, rng)[:, regulator]
@@ -362,4 +362,4 @@ def _with_interval(row: dict, metric: str) -> str:
     if np.isnan(row[metric]):
         return "-"
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return f"{row[metric]:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+    return f"{row[metric]:z.3f}" + ("" if np.isnan(low) else f" [{low:z.3f}, {high:z.3f}]")
