@@ -1,4 +1,4 @@
-"""Judge networks, perturbation effects and embeddings beside the baselines that they must beat."""
+"""Judge networks, per-cell networks, perturbation effects and embeddings beside the baselines that they must beat."""
 
 from sccafm.evaluate.baselines import (
     genie3,
@@ -11,21 +11,26 @@ from sccafm.evaluate.baselines import (
     spearman,
     target_mean,
 )
+from sccafm.evaluate.cell_baselines import end_expression, expression_product, group_pearson, lioness
 from sccafm.evaluate.embedding import EmbeddingReport, embedding
 from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
 from sccafm.evaluate.genes import GeneReport, genes, start_vectors
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
 from sccafm.evaluate.network import Report, network
+from sccafm.evaluate.per_cell import PerCellReport, per_cell
 from sccafm.evaluate.perturbation import PerturbationReport, perturbation
 from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
 from sccafm.evaluate.representations import hvg_pca, log_expression, random_embedding, scvi_embedding
 from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
+from sccafm.simulation.truth import CellTruth
 
 __all__ = [
+    "CellTruth",
     "ChipSeq",
     "EmbeddingReport",
     "GeneReport",
     "GeneSets",
+    "PerCellReport",
     "PerturbSeq",
     "PerturbationReport",
     "Report",
@@ -35,14 +40,19 @@ __all__ = [
     "chipseq_protocol",
     "early_precision",
     "embedding",
+    "end_expression",
+    "expression_product",
     "genes",
     "genie3",
     "grnboost2",
+    "group_pearson",
     "hvg_pca",
+    "lioness",
     "log_expression",
     "network",
     "oracle_out_degree",
     "pearson",
+    "per_cell",
     "perturbation",
     "perturbseq_protocol",
     "prior_degrees",
