@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from sccafm.nn import SFMConfig, VGAEConfig
 
@@ -23,6 +24,38 @@ class LossWeights:
     """Acyclicity of the factor graph, as the log of 1 + the published penalty."""
     sparsity: float = 0.001
     """Mean score."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run takes place. It may change when a run is taken up again."""
+
+    devices: int | None = None
+    """Processes on each machine; absent: as torchrun or Slurm started them, else one."""
+    nodes: int | None = None
+    """Machines; absent: as torchrun or Slurm says, else one."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Of several processes: "ddp" (auto) keeps the whole model in each, "fsdp" a part of it."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"] = "auto"
+    """auto: bf16-mixed on a GPU that knows bfloat16, else 32-true."""
+    readers: int = 2
+    """Threads that draw batches ahead of the model."""
+    timeout: int = 30
+    """Minutes that processes wait for each other before they give up."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a corpus that is too large for memory is read."""
+
+    above: float = 8.0
+    """GB of counts (8 bytes for each that is not zero) up to which files stay in memory; 0 always streams."""
+    block: int = 256
+    """Cells of one read, which stand side by side in the file."""
+    window: int = 2048
+    """Cells of one file in memory together, from blocks all over it; a cell's neighbours are found among them."""
+    windows: int = 4
+    """Windows to draw from at a time."""
 
 
 def default_sfm() -> SFMConfig:
@@ -49,10 +82,10 @@ def default_sfm() -> SFMConfig:
 
 @dataclass(frozen=True)
 class TrainSFM:
-    """Train a structure module on a folder of h5ad files."""
+    """Train a structure module on a folder of h5ad and zarr files."""
 
     data: Path
-    """Folder of h5ad files with counts, human or mouse."""
+    """Folder of h5ad files and zarr folders with counts, human or mouse."""
     run: Path
     """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
     init: Path | None = None
@@ -61,6 +94,8 @@ class TrainSFM:
     """Optimiser steps."""
     cells: int = 4
     """Cells of one step, all of one data set."""
+    batches: int = 1
+    """Batches whose gradients make one step, over all processes: a multiple of their number."""
     genes: int = 1024
     """Genes of one step, regulators among them."""
     regulators: int = 256
@@ -87,13 +122,21 @@ class TrainSFM:
     """Least scale of the likelihood in the evidence lower bound; the published one is 1e-5."""
     validation_share: float = 0.03
     """Share of each data set's cells that is never trained on."""
+    validation_batches: int = 32
+    """Batches of held-out cells that an evaluation reads."""
     validate_every: int = 1000
+    patience: int = 0
+    """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
     checkpoint_every: int = 500
     log_every: int = 20
     seed: int = 0
     threads: int | None = None
     """CPU threads; absent: as torch chooses."""
     device: str = "auto"
+    on_bad_file: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a file that is corrupt, empty or holds no counts."""
+    machine: Machine = field(default_factory=Machine)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     sfm: SFMConfig = field(default_factory=default_sfm)
     vgae: VGAEConfig = field(default_factory=lambda: VGAEConfig(hidden_dim=32, dropout=0.0))
@@ -111,7 +154,7 @@ def read_config(path: Path) -> TrainSFM:
         values = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    nested = {"weights": LossWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
+    nested = {"machine": Machine, "stream": StreamConfig, "weights": LossWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
     try:
         for name, kind in nested.items():
             if name in values:

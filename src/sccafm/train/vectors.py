@@ -27,7 +27,7 @@ def gene_vectors(function: np.ndarray, corpus: Corpus, lexicon: Lexicon) -> np.n
         For the prior's degrees.
     """
     size, width = function.shape
-    profiles = cluster_profiles(corpus.datasets, size, PROFILES_PER_DATASET, corpus.config.seed)
+    profiles = cluster_profiles(corpus.samples(), size, PROFILES_PER_DATASET, corpus.config.seed)
     expression = TruncatedSVD(EXPRESSION_COLUMNS, random_state=corpus.config.seed).fit_transform(profiles)
     edges = lexicon.prior_tokens
     degrees = [np.bincount(edges[end], minlength=size) for end in ("source", "target")]
