@@ -12,18 +12,46 @@ from sccafm.nn import SFMConfig, VGAEConfig
 class LossWeights:
     """What each term counts; 0 switches it off."""
 
-    edges: float = 1.0
-    """Contrast of active prior edges against all other pairs of the cell."""
-    prior: float = 0.1
+    cell: float = 1.0
+    """Divergence of a cell's scores over all pairs from the evidence."""
+    regulator: float = 1.0
+    """The same within each regulator, every regulator counting alike."""
+    context: float = 0.2
+    """Divergence of a cell's context from the programmes of the corpus that it belongs to."""
+    prior: float = 0.02
     """The published prior loss, on the highest-scoring edges."""
     elbo: float = 0.02
     """Evidence lower bound of the graph autoencoder, per gene."""
-    context: float = 0.2
-    """Contexts differ between the cells of a data set: the factors tell cells apart."""
     dag: float = 0.01
     """Acyclicity of the factor graph, as the log of 1 + the published penalty."""
     sparsity: float = 0.001
     """Mean score."""
+
+
+@dataclass(frozen=True)
+class EvidenceWeights:
+    """What speaks for an edge, in standard deviations of each term; 0 takes a term away. See `sccafm.train.evidence`."""
+
+    detection: float = 1.0
+    """The target is detected in cells like this one."""
+    breadth: float = 0.5
+    """The target is detected in many data sets."""
+    regulates: float = 0.2
+    """The target is a regulator itself, by its out-degree in the prior."""
+    activity: float = 0.2
+    """The target stands above its usual level."""
+    degree: float = 1.5
+    """The regulator has many targets in the prior."""
+    regulator_detection: float = 0.6
+    """The regulator is detected in cells like this one."""
+    regulator_activity: float = 0.5
+    """The regulator stands above its usual level."""
+    affinity: float = 0.4
+    """Pairs like this one are in the prior, judged by where both are expressed."""
+    known: float = 4.0
+    """The prior holds the edge and both ends are active."""
+    coactivity: float = 0.2
+    """Both ends stand above, or both below, their usual level."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +142,6 @@ class TrainSFM:
     """Probability with which a batch's counts are thinned, to a share between 0.3 and 1."""
     neighbors: int = 20
     """Cells like this one over which expression is averaged to say which edges are active."""
-    sharpness: float = 2.0
-    """How steeply the contrast reads a score: its logit is this times the log of the score."""
-    safety: float = 0.75
-    """How much safer a negative a pair is whose target is silent: exp(-safety * standardised level)."""
     min_scale: float = 0.1
     """Least scale of the likelihood in the evidence lower bound; the published one is 1e-5."""
     validation_share: float = 0.03
@@ -138,6 +162,7 @@ class TrainSFM:
     machine: Machine = field(default_factory=Machine)
     stream: StreamConfig = field(default_factory=StreamConfig)
     weights: LossWeights = field(default_factory=LossWeights)
+    evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     sfm: SFMConfig = field(default_factory=default_sfm)
     vgae: VGAEConfig = field(default_factory=lambda: VGAEConfig(hidden_dim=32, dropout=0.0))
 
@@ -154,7 +179,7 @@ def read_config(path: Path) -> TrainSFM:
         values = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    nested = {"machine": Machine, "stream": StreamConfig, "weights": LossWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
+    nested = {"machine": Machine, "stream": StreamConfig, "weights": LossWeights, "evidence": EvidenceWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
     try:
         for name, kind in nested.items():
             if name in values:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
 from sccafm.batch import Tokens
@@ -13,22 +14,25 @@ from sccafm.lexicon import Lexicon
 from sccafm.tokenizer import tokenize
 from sccafm.train.config import TrainSFM
 from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
+from sccafm.train.programmes import fit_programmes
 from sccafm.train.stream import Memory, Stream
 
 LEAST_LEVEL = 0.05  # log1p of counts per 10,000 below which no gene's usual level is taken to be
 VALIDATION = 1_000_003  # added to the seed of validation batches
+PROFILE_COLUMNS, PROFILES_PER_DATASET = 64, 40
 BYTES_PER_COUNT = 8  # a float32 and its column
 
 
 @dataclass(frozen=True)
 class Batch:
     tokens: Tokens
-    level: Tensor  # C G, log1p expression of the gene in cells like this one
-    activity: Tensor  # C G in [0, 1), the same beside the gene's usual level: 0.5 where they are equal
+    detection: Tensor  # C G, share of cells like this one that hold the gene
+    activity: Tensor  # C G in [0, 1), level in cells like this one beside the usual level: 0.5 where they are equal
+    programme: Tensor | None  # C M, rows sum to 1; absent where contexts keep the meaning they have
     dataset: str
 
     def to(self, device) -> "Batch":
-        tensors = (x.to(device) for x in (self.tokens, self.level, self.activity))
+        tensors = (None if x is None else x.to(device) for x in (self.tokens, self.detection, self.activity, self.programme))
         return Batch(*tensors, self.dataset)
 
 
@@ -75,6 +79,12 @@ class Corpus:
         gigabytes = sum(file.size for file in self.files) * BYTES_PER_COUNT / 1e9
         self.is_streamed = gigabytes > config.stream.above
         self.source = (Stream if self.is_streamed else Memory)(self.files, config, share)
+        self.breadth = breadth(self.files, lexicon.vocabulary.size)
+        self.profiles = gene_profiles(self.source.samples(), lexicon.vocabulary.size, config.seed)
+        self.programmes = None
+        if config.weights.context and config.init is None:  # a trained model's contexts keep the meaning they have
+            samples, size = self.source.samples(), config.sfm.num_factors
+            self.programmes = fit_programmes(samples, self.profiles, self.usual, size, config.seed)
 
     def __repr__(self) -> str:
         cells = sum(file.n_train for file in self.files)
@@ -113,16 +123,25 @@ class Corpus:
             conditions = np.where(rng.random(conditions.shape) < config.mask_conditions, 0, conditions)
         tokens = tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions)
         usual = self.usual[dataset.species][dataset.tokens[genes]]
-        level = smoothed(dataset, cells, dataset.columns[genes])
-        level, activity = (torch.from_numpy(x.astype(np.float32)) for x in (level, level / (level + usual)))
-        return Batch(tokens, level, activity, dataset.name)
+        level, detection = smoothed(dataset, cells, dataset.columns[genes])
+        detection, activity = (torch.from_numpy(x.astype(np.float32)) for x in (detection, level / (level + usual)))
+        programme = None if self.programmes is None else torch.from_numpy(self.programmes.assign(dataset, cells))
+        return Batch(tokens, detection, activity, programme, dataset.name)
 
 
-def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Log1p of the mean expression over each cell's neighbours: C G."""
+def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log1p of the mean expression over each cell's neighbours, and the share of them that hold the gene: C G each."""
     rows = dataset.neighbors[cells]  # C k
-    linear = per_ten_thousand(dataset.counts[rows.ravel()])[:, columns].toarray()
-    return np.log1p(linear.reshape(*rows.shape, -1).mean(1))
+    linear = per_ten_thousand(dataset.counts[rows.ravel()])[:, columns].toarray().reshape(*rows.shape, -1)
+    return np.log1p(linear.mean(1)), (linear > 0).mean(1)
+
+
+def breadth(files: list[File], vocab_size: int) -> np.ndarray:
+    """Share of the files that detect each gene, by token: broadly transcribed genes stand open in most cells."""
+    times = np.zeros(vocab_size)
+    for file in files:
+        times[file.tokens] += 1
+    return times / len(files)
 
 
 def usual_levels(files: list[File], vocab_size: int) -> dict[str, np.ndarray]:
@@ -156,6 +175,13 @@ def thin(rng: np.random.Generator, counts: sparse.csr_matrix, share: float) -> s
     return thinned
 
 
+def gene_profiles(datasets: Iterable[DataSet], vocab_size: int, seed: int) -> np.ndarray:
+    """Where genes are expressed: an SVD of cluster profiles, V P, leading column first."""
+    profiles = cluster_profiles(datasets, vocab_size, PROFILES_PER_DATASET, seed)
+    columns = min(PROFILE_COLUMNS, min(profiles.shape) - 1)
+    return TruncatedSVD(columns, random_state=seed).fit_transform(profiles)
+
+
 def cluster_profiles(datasets: Iterable[DataSet], vocab_size: int, per_dataset: int, seed: int) -> np.ndarray:
     """Expression of neighbourhoods of cells drawn from each data set, less the data set's mean, by token.
 
@@ -165,7 +191,7 @@ def cluster_profiles(datasets: Iterable[DataSet], vocab_size: int, per_dataset: 
     profiles = []
     for dataset in datasets:
         cells = rng.choice(len(dataset.neighbors), min(per_dataset, len(dataset.neighbors)), replace=False)
-        level = smoothed(dataset, cells, dataset.columns)  # n known
+        level, _ = smoothed(dataset, cells, dataset.columns)  # n known
         for row in level:
             profile = np.zeros(vocab_size)
             profile[dataset.tokens] = row - dataset.level

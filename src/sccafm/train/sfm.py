@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sccafm import losses
+from sccafm.batch import Factors
 from sccafm.lexicon import Lexicon, read_lexicon
 from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
@@ -19,6 +20,7 @@ from sccafm.train.card import write_card
 from sccafm.train.checkpoint import load_checkpoint
 from sccafm.train.config import TrainSFM, read_config
 from sccafm.train.corpus import Batch, Corpus
+from sccafm.train.evidence import Evidence
 from sccafm.train.engine import CHECKPOINT, Engine
 from sccafm.train.machine import connect, disconnect
 from sccafm.train.vectors import gene_vectors
@@ -30,58 +32,44 @@ FREE = ("steps", "threads", "device", "machine", "checkpoint_every", "patience",
 class Trainer(nn.Module):
     """Networks, prior and losses of one run; the forward pass gives every term of a batch."""
 
-    def __init__(self, config: TrainSFM, lexicon: Lexicon, sfm: SFM, vgae: VGAE):
+    def __init__(self, config: TrainSFM, sfm: SFM, vgae: VGAE, evidence: Evidence):
         super().__init__()
-        self.config, self.sfm, self.vgae = config, sfm, vgae
-        size = lexicon.vocabulary.size
-        edges = lexicon.prior_tokens
-        strength = edges["confidence"] if "confidence" in edges else edges["source"] * 0 + 0.9
-        keys = torch.tensor((edges["source"] * size + edges["target"]).to_numpy())
-        order = keys.argsort()
-        self.register_buffer("prior_keys", keys[order], persistent=False)
-        values = torch.tensor(strength.to_numpy(), dtype=torch.float32).clamp(0, 0.99)
-        self.register_buffer("prior_strength", values[order], persistent=False)
-        studied = torch.zeros(2, size, dtype=torch.bool)  # a gene that the prior never saw is no negative of it
-        studied[0, torch.tensor(edges["source"].to_numpy())] = True
-        studied[1, torch.tensor(edges["target"].to_numpy())] = True
-        self.register_buffer("studied", studied, persistent=False)
-        self.vocab_size = size
+        self.config, self.sfm, self.vgae, self.evidence = config, sfm, vgae, evidence
         sfm.embedding.gene_embedding.weight.requires_grad_(not sfm.config.freeze_loaded_gene_embeddings)
-
-    def prior(self, regulators: Tensor, targets: Tensor) -> Tensor:
-        """How surely the prior holds each pair, 0 where it does not: T, G tokens -> T G."""
-        keys = regulators[:, None] * self.vocab_size + targets
-        position = torch.searchsorted(self.prior_keys, keys).clamp_max(len(self.prior_keys) - 1)
-        return torch.where(self.prior_keys[position] == keys, self.prior_strength[position], 0.0)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Routing]:
         """Every loss term before weighting, and the routing for the load balance."""
-        tokens, config = batch.tokens, self.config
+        tokens = batch.tokens
         routing = self.sfm.route(tokens)
         factors = routing.factors
         acts = tokens.is_tf[0]  # the cells of a batch share their genes
         genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][acts]
         scores = factors.u[:, acts] @ factors.v.transpose(1, 2)  # C T G
-        strength = self.prior(regulators, genes)  # T G
-        is_pair = self.studied[0, regulators][:, None] & self.studied[1, genes] & (regulators[:, None] != genes)
-        active = strength * (batch.activity[:, acts, None] * batch.activity[:, None]).sqrt()
-        safety = torch.exp(-config.safety * standardised(batch.level))
-        contrast = losses.edge_contrast(scores, active, is_pair, safety, config.sharpness)
-        pairs = torch.ones_like(scores, dtype=torch.bool)
-        prior = losses.prior_loss(scores, strength > 0, pairs, 512, 5.0, 0.1)
-        evidence = losses.elbo(
-            tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, config.min_scale
-        ) / len(genes)
+        evidence = self.evidence(regulators, genes, acts, batch.detection, batch.activity)
+        is_pair = regulators[:, None] != genes
+        elbo = losses.elbo(
+            tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, self.config.min_scale
+        )
+        known = self.evidence.known(regulators, genes) > 0
         terms = {
-            "edges": contrast,
-            "prior": prior,
-            "elbo": evidence,
-            "context": losses.context_contrast(factors.context()),
+            "cell": losses.divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten()),
+            "regulator": losses.divergence(evidence, scores, is_pair),
+            "context": self.context(factors, batch.programme),
+            "prior": losses.prior_loss(scores, known, torch.ones_like(scores, dtype=torch.bool), 512, 5.0, 0.1),
+            "elbo": elbo / len(genes),
             # The penalty grows like exp(spectral radius); its logarithm has a gradient that cannot overflow.
             "dag": losses.dag_penalty(factors).log1p(),
             "sparsity": losses.sparsity(factors, tokens.is_tf, tokens.is_gene),
         }
         return terms, routing
+
+    @staticmethod
+    def context(factors: Factors, programme: Tensor | None) -> Tensor:
+        """How far contexts are from the programmes; 0 where none are given."""
+        if programme is None:
+            return factors.u.new_zeros(())
+        every = torch.ones_like(programme[0], dtype=torch.bool)
+        return losses.divergence((programme + 1e-8).log(), factors.context(), every)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         weights = dataclasses.asdict(self.config.weights)
@@ -125,12 +113,6 @@ class Trainer(nn.Module):
     def parts(self) -> Iterable[nn.Module]:
         """The encoder's blocks."""
         return list(self.sfm.backbone.layers)
-
-
-def standardised(level: Tensor) -> Tensor:
-    """Levels of a cell's genes on one scale: C G."""
-    centered = level - level.mean(1, keepdim=True)
-    return (centered / level.std(1, keepdim=True).clamp_min(1e-6)).clamp(-2.5, 2.5)
 
 
 def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
@@ -180,7 +162,8 @@ def run(fabric, config: TrainSFM, progress: bool) -> Path:
     corpus = Corpus(config, lexicon, progress, **ranks)
     engine = None
     try:
-        trainer = Trainer(config, lexicon, *build(config, files, lexicon, corpus))
+        evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
+        trainer = Trainer(config, *build(config, files, lexicon, corpus), evidence)
         engine = Engine(fabric, config, trainer, corpus, config.run, progress)
         trained = engine.fit()
     finally:
@@ -188,7 +171,7 @@ def run(fabric, config: TrainSFM, progress: bool) -> Path:
         if engine is not None:
             engine.close()
     if fabric.is_global_zero:
-        write_model(config, lexicon, files, trained, corpus)
+        write_model(trainer, files, trained, corpus)
     fabric.barrier()
     return config.run / "model"
 
@@ -226,15 +209,11 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
     return sfm, VGAE(config.vgae)
 
 
-def write_model(config: TrainSFM, lexicon: Lexicon, files: dict[str, Path], trained: Path, corpus: Corpus) -> None:
+def write_model(trainer: Trainer, files: dict[str, Path], trained: Path, corpus: Corpus) -> None:
     """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on."""
-    folder, sizes = config.run / "model", (lexicon.vocabulary.size, lexicon.conditions.size)
-    if config.init is None:
-        sfm, vgae = SFM(config.sfm, *sizes), VGAE(config.vgae)
-    else:
-        sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
-        vgae = vgae or VGAE(config.vgae)
-    load_checkpoint(trained, Trainer(config, lexicon, sfm, vgae))
+    config = trainer.config
+    folder = config.run / "model"
+    load_checkpoint(trained, trainer)
     copy_tables(files, folder)
-    save_sfm(folder / "models", sfm, vgae)
-    write_card(folder / "models", config, sfm.config, corpus.files, corpus.bad)
+    save_sfm(folder / "models", trainer.sfm, trainer.vgae)
+    write_card(folder / "models", config, trainer.sfm.config, corpus.files, corpus.bad)
