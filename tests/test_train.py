@@ -23,9 +23,10 @@ from sccafm.pretrained import find_files
 from sccafm.train import LossWeights, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
-from sccafm.train.config import read_config
+from sccafm.train.config import EvidenceWeights, read_config
 from sccafm.train.corpus import Corpus, draw_genes, smoothed, thin
 from sccafm.train.engine import Engine, schedule
+from sccafm.train.evidence import Evidence
 from sccafm.train.vectors import gene_vectors
 
 SPECIES = {"human": str.upper, "mouse": str.title}
@@ -284,7 +285,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine():
 def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
     for frozen in (True, False):
         sfm = random_sfm(freeze_loaded_gene_embeddings=frozen)
-        trainer = loop.Trainer(unbroken, lexicon, sfm, random_vgae())
+        trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(lexicon))
         groups = trainer.optimizer().param_groups
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         trained = {id(p) for group in groups for p in group["params"]}
@@ -296,15 +297,12 @@ def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
         assert trained | {id(genes)} == {id(p) for p in trainer.parameters()}
 
 
-def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(unbroken, lexicon):
-    trainer = loop.Trainer(unbroken, lexicon, random_sfm(), random_vgae())
-    edges = lexicon.prior_tokens
-    known = {(s, t): c for s, t, c in zip(edges["source"], edges["target"], edges["confidence"], strict=True)}
-    regulators, targets = edges["source"].unique()[:40], edges["target"].unique()[:50]
-    found = trainer.prior(torch.tensor(regulators), torch.tensor(targets))
-    expected = [[min(known.get((s, t), 0.0), 0.99) for t in targets] for s in regulators]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert 0 < (found > 0).sum() < found.numel()
+def evidence_of(lexicon, **weights) -> Evidence:
+    """Evidence from made-up tables."""
+    size, rng = lexicon.vocabulary.size, np.random.default_rng(0)
+    breadth, profiles = rng.random(size), rng.normal(size=(size, 4)).astype(np.float32)
+    weights = {"affinity": 0.0} | weights  # learning it takes a while
+    return Evidence(EvidenceWeights(**weights), lexicon, breadth, profiles, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +311,7 @@ def corpus(data, lexicon, tmp_path_factory):
 
 
 def same_batch(one, other):
-    tensors = [(batch.level, batch.activity, *vars(batch.tokens).values()) for batch in (one, other)]
+    tensors = [(batch.detection, batch.activity, batch.programme, *vars(batch.tokens).values()) for batch in (one, other)]
     return all(a is b is None or torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
@@ -356,13 +354,15 @@ def test_levels_are_means_over_the_neighbours_and_each_cell_is_its_own(corpus):
     dataset = corpus.source.datasets[0]
     counts = dataset.counts.toarray()
     shares = counts / counts.sum(1, keepdims=True) * 1e4
-    found = smoothed(dataset, np.array([4, 9]), dataset.columns[:7])
+    level, detection = smoothed(dataset, np.array([4, 9]), dataset.columns[:7])
     for row, cell in enumerate((4, 9)):
         assert dataset.neighbors[cell][0] == cell
         near = dataset.neighbors[cell]
         for g in range(7):
             mean = sum(shares[n, dataset.columns[g]] for n in near) / len(near)
-            assert found[row, g] == pytest.approx(math.log1p(mean), rel=1e-5)
+            assert level[row, g] == pytest.approx(math.log1p(mean), rel=1e-5)
+            holds = sum(counts[n, dataset.columns[g]] > 0 for n in near) / len(near)
+            assert detection[row, g] == pytest.approx(holds)
 
 
 def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
@@ -374,21 +374,23 @@ def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
         assert dataset.is_tf[chosen].sum() == config.regulators
 
 
-def test_gene_vectors_begin_with_what_genes_do_and_end_with_level_and_degrees(corpus, lexicon):
+def test_gene_vectors_begin_with_what_genes_do_and_end_with_degrees_levels_and_breadth(corpus, lexicon):
     function = np.random.default_rng(0).normal(size=(lexicon.vocabulary.size, 40))
     function[:100] = 0  # genes of which nothing is known
     vectors = gene_vectors(function, corpus, lexicon)
     assert vectors.dtype == np.float32
     assert vectors.shape == function.shape
-    scale = np.sqrt((function[100:, :8] ** 2).mean())
-    np.testing.assert_allclose(vectors[:, :8], function[:, :8] / scale, rtol=1e-5)
+    scale = np.sqrt((function[100:, :20] ** 2).mean())
+    np.testing.assert_allclose(vectors[:, :20], function[:, :20] / scale, rtol=1e-5)
     seen = np.unique(np.concatenate([dataset.tokens for dataset in corpus.source.datasets]))
     unseen = np.setdiff1d(np.arange(len(vectors)), seen)
-    assert np.abs(vectors[unseen, 8:37]).max() < 1e-6
-    assert (np.abs(vectors[seen, 8:37]).sum(1) > 0).all()
+    assert np.abs(vectors[unseen, 20:35]).max() < 1e-6
+    assert (np.abs(vectors[seen, 20:35]).sum(1) > 0).all()
     degree = lexicon.prior_tokens["source"].value_counts()
-    assert vectors[degree.index[0], 37] == vectors[:, 37].max()
-    assert (vectors[np.setdiff1d(np.arange(len(vectors)), degree.index), 37] == vectors[:, 37].min()).all()
+    assert vectors[degree.index[0], 35] == vectors[:, 35].max()
+    assert (vectors[np.setdiff1d(np.arange(len(vectors)), degree.index), 35] == vectors[:, 35].min()).all()
+    in_both = np.intersect1d(*[dataset.tokens for dataset in corpus.source.datasets])
+    assert (vectors[in_both, 39] == vectors[:, 39].max()).all()
 
 
 def test_thinning_keeps_a_share_of_the_molecules(corpus):

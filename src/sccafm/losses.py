@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sccafm.batch import Factors
 from sccafm.nn.vgae import VGAEOutput
