@@ -51,7 +51,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     with safe_open(path, "pt") as file:
         told = file.metadata() or {}
     if "progress" not in told:
-        raise ValueError(f"{path} was written by an older version; finish the run with that version, or choose a new folder")
+        raise ValueError(
+            f"{path} was written by an older version; finish the run with that version, or choose a new folder"
+        )
     tensors = load_file(path)
     state = module.state_dict()
     weights = {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}

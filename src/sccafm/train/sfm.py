@@ -93,7 +93,11 @@ class Trainer(nn.Module):
         genes = self.sfm.embedding.gene_embedding.weight
         rest = [p for p in self.parameters() if p is not genes]
         groups = [
-            {"params": [p for p in rest if p.ndim > 1], "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {
+                "params": [p for p in rest if p.ndim > 1],
+                "lr": config.learning_rate,
+                "weight_decay": config.weight_decay,
+            },
             {"params": [p for p in rest if p.ndim <= 1], "lr": config.learning_rate, "weight_decay": 0.0},
         ]
         if genes.requires_grad:
