@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from sccafm.train.config import TrainSFM
 from sccafm.train.files import DataSet, File, load
@@ -22,10 +23,11 @@ PLAN, BLOCKS = 2_000_003, 3_000_017  # added to the seed: of the order of window
 
 
 class Memory:
-    """All files in memory, each a data set."""
+    """All files in memory, each a data set; the parameters are those of `Stream`."""
 
-    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
-        self.datasets = [load(file, config) for file in files]
+    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray, progress: bool = False):
+        bar = tqdm(files, desc="reading", unit="file", disable=not progress)
+        self.datasets = [load(file, config) for file in bar]
         self.share = share
 
     def pick(self, rng: np.random.Generator, number: int) -> DataSet:
@@ -62,10 +64,12 @@ class Stream:
     config
         Seed, cells and micro-batches of a step, and the sizes in ``config.stream``.
     share
-        How often each file's windows come: F, sums to 1.
+        How often each file's windows come, one number a file; they sum to 1.
+    progress
+        Unused: nothing is read before it is needed.
     """
 
-    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
+    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray, progress: bool = False):
         self.files, self.config, self.share = files, config, share
         self.stride = max(1, config.stream.window // config.cells)  # steps until the oldest window goes
         self.lanes = [Lane(np.random.default_rng([config.seed + PLAN, lane])) for lane in range(config.batches)]
