@@ -74,7 +74,7 @@ class Corpus:
         self.usual = usual_levels(self.files, lexicon.vocabulary.size)
         gigabytes = sum(file.size for file in self.files) * BYTES_PER_COUNT / 1e9
         self.is_streamed = gigabytes > config.stream.above
-        self.source = (Stream if self.is_streamed else Memory)(self.files, config, share, progress and rank == 0)
+        self.source = (Stream if self.is_streamed else Memory)(self.files, config, share)
 
     def __repr__(self) -> str:
         cells = sum(file.n_train for file in self.files)

@@ -1,5 +1,6 @@
 """What trains a structure module: networks, prior and losses of a batch, and the run from a folder of files to a model."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from sccafm.nn.sfm import Routing
 from sccafm.pretrained import copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
 from sccafm.store import write_whole
 from sccafm.train.card import write_card
-from sccafm.train.checkpoint import load_checkpoint
+from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, read_config
 from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.engine import CHECKPOINT, Engine
@@ -184,15 +185,16 @@ def run(fabric, config: TrainSFM, progress: bool) -> Path:
     corpus = Corpus(config, lexicon, progress, **ranks)
     engine = None
     try:
-        trainer = Trainer(config, lexicon, *build(config, files, lexicon, corpus))
-        engine = Engine(fabric, config, trainer, corpus, config.run, progress)
+        networks = build(config, files, lexicon, corpus)
+        kept = copy.deepcopy(networks) if fabric.is_global_zero else None
+        engine = Engine(fabric, config, Trainer(config, lexicon, *networks), corpus, config.run, progress)
         trained = engine.fit()
     finally:
         corpus.close()
         if engine is not None:
             engine.close()
     if fabric.is_global_zero:
-        write_model(config, lexicon, files, trained, corpus)
+        write_model(kept, config, files, trained, corpus)
     fabric.barrier()
     return config.run / "model"
 
@@ -230,15 +232,16 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
     return sfm, VGAE(config.vgae)
 
 
-def write_model(config: TrainSFM, lexicon: Lexicon, files: dict[str, Path], trained: Path, corpus: Corpus) -> None:
-    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on."""
-    folder, sizes = config.run / "model", (lexicon.vocabulary.size, lexicon.conditions.size)
-    if config.init is None:
-        sfm, vgae = SFM(config.sfm, *sizes), VGAE(config.vgae)
-    else:
-        sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
-        vgae = vgae or VGAE(config.vgae)
-    load_checkpoint(trained, Trainer(config, lexicon, sfm, vgae))
+def write_model(
+    networks: tuple[SFM, VGAE], config: TrainSFM, files: dict[str, Path], trained: Path, corpus: Corpus
+) -> None:
+    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on.
+
+    `networks` are whole ones on the CPU: those that trained may be spread over processes.
+    """
+    folder = config.run / "model"
+    for name, network in zip(("sfm.", "vgae."), networks, strict=True):
+        network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
-    save_sfm(folder / "models", sfm, vgae)
-    write_card(folder / "models", config, sfm.config, corpus.files, corpus.bad)
+    save_sfm(folder / "models", *networks)
+    write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)

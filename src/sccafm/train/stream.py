@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from sccafm.train.config import TrainSFM
 from sccafm.train.files import DataSet, File, load
+from sccafm.train.machine import is_first
 
 PLAN, BLOCKS = 2_000_003, 3_000_017  # added to the seed: of the order of windows, of the order of blocks
 
@@ -25,8 +26,10 @@ PLAN, BLOCKS = 2_000_003, 3_000_017  # added to the seed: of the order of window
 class Memory:
     """All files in memory, each a data set; the parameters are those of `Stream`."""
 
-    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray, progress: bool = False):
-        bar = tqdm(files, desc="reading", unit="file", disable=not progress)
+    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
+        bar = tqdm(
+            files, desc="reading", unit="file", disable=None if is_first() else True
+        )  # None: on a terminal alone
         self.datasets = [load(file, config) for file in bar]
         self.share = share
 
@@ -65,11 +68,9 @@ class Stream:
         Seed, cells and micro-batches of a step, and the sizes in ``config.stream``.
     share
         How often each file's windows come, one number a file; they sum to 1.
-    progress
-        Unused: nothing is read before it is needed.
     """
 
-    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray, progress: bool = False):
+    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
         self.files, self.config, self.share = files, config, share
         self.stride = max(1, config.stream.window // config.cells)  # steps until the oldest window goes
         self.lanes = [Lane(np.random.default_rng([config.seed + PLAN, lane])) for lane in range(config.batches)]
