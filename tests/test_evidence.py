@@ -10,7 +10,7 @@ from test_train import evidence_of, lexicon  # noqa: F401
 
 from sccafm.train import evidence as module
 from sccafm.train.config import EvidenceWeights
-from sccafm.train.evidence import Evidence, fit_affinity, standardised
+from sccafm.train.evidence import fit_affinity, standardised
 from sccafm.train.files import DataSet
 from sccafm.train.programmes import fit_programmes
 

@@ -311,7 +311,9 @@ def corpus(data, lexicon, tmp_path_factory):
 
 
 def same_batch(one, other):
-    tensors = [(batch.detection, batch.activity, batch.programme, *vars(batch.tokens).values()) for batch in (one, other)]
+    tensors = [
+        (batch.detection, batch.activity, batch.programme, *vars(batch.tokens).values()) for batch in (one, other)
+    ]
     return all(a is b is None or torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 

@@ -75,11 +75,17 @@ From {begun}: {last["step"]:,} steps of {config.batches} x {config.cells} cells 
 
 def data_table(files: Sequence[File]) -> str:
     rows = [f"| {f.name} | {f.species} | {len(f.cells):,} | {len(f.tokens):,} |" for f in files]
-    total = f"{len(files)} files, {sum(len(f.cells) for f in files):,} cells; genes are those that the vocabulary knows."
+    total = (
+        f"{len(files)} files, {sum(len(f.cells) for f in files):,} cells; genes are those that the vocabulary knows."
+    )
     return "\n".join([total, "", "| file | species | cells | genes |", "| --- | --- | --- | --- |", *rows])
 
 
 def left_out(bad: dict[Path, str]) -> str:
     if not bad:
         return ""
-    return "\nLeft out:\n\n" + "\n".join(f"- {path.name}: {told.removeprefix(f'{path}: ')}" for path, told in bad.items()) + "\n"
+    return (
+        "\nLeft out:\n\n"
+        + "\n".join(f"- {path.name}: {told.removeprefix(f'{path}: ')}" for path, told in bad.items())
+        + "\n"
+    )

@@ -46,12 +46,21 @@ def save_checkpoint(
         write_whole(path, lambda p: save_file(tensors, p, {"progress": json.dumps(progress)}))
 
 
+def read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """Weights of the part of the trained module whose names begin with `prefix`, by the part's own names."""
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(MODEL + prefix)]  # noqa: SIM118, no mapping
+        return {name.removeprefix(MODEL + prefix): file.get_tensor(name) for name in names}
+
+
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:
     """Fill a network, and an optimiser if there is one; returns what was stored of the run's progress."""
     with safe_open(path, "pt") as file:
         told = file.metadata() or {}
     if "progress" not in told:
-        raise ValueError(f"{path} was written by an older version; finish the run with that version, or choose a new folder")
+        raise ValueError(
+            f"{path} was written by an older version; finish the run with that version, or choose a new folder"
+        )
     tensors = load_file(path)
     state = module.state_dict()
     weights = {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}

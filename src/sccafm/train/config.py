@@ -179,7 +179,14 @@ def read_config(path: Path) -> TrainSFM:
         values = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    nested = {"machine": Machine, "stream": StreamConfig, "weights": LossWeights, "evidence": EvidenceWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
+    nested = {
+        "machine": Machine,
+        "stream": StreamConfig,
+        "weights": LossWeights,
+        "evidence": EvidenceWeights,
+        "sfm": SFMConfig,
+        "vgae": VGAEConfig,
+    }
     try:
         for name, kind in nested.items():
             if name in values:

@@ -32,7 +32,9 @@ class Batch:
     dataset: str
 
     def to(self, device) -> "Batch":
-        tensors = (None if x is None else x.to(device) for x in (self.tokens, self.detection, self.activity, self.programme))
+        tensors = (
+            None if x is None else x.to(device) for x in (self.tokens, self.detection, self.activity, self.programme)
+        )
         return Batch(*tensors, self.dataset)
 
 

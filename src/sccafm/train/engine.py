@@ -160,9 +160,7 @@ class Engine:
                 self.fabric.backward(total / len(mine))
             seen.append((batch.dataset, terms))
             sums = {name: sums.get(name, 0) + value for name, value in measured.items()}
-        norm = self.fabric.clip_gradients(
-            self.module, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
-        )
+        norm = self.fabric.clip_gradients(self.module, self.optimizer, max_norm=config.clip, error_if_nonfinite=False)
         means = {name: torch.stack([terms[name] for _, terms in seen]).mean() for name in seen[0][1]}
         means, sums = self._reduce(means, "mean"), self._reduce(sums, "sum")
         names, numbers = list(means), torch.stack([*means.values(), full(norm)]).tolist()

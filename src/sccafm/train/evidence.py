@@ -42,7 +42,9 @@ class Evidence(nn.Module):
         Of the probe that learns it.
     """
 
-    def __init__(self, weights: EvidenceWeights, lexicon: Lexicon, breadth: np.ndarray, profiles: np.ndarray, seed: int):
+    def __init__(
+        self, weights: EvidenceWeights, lexicon: Lexicon, breadth: np.ndarray, profiles: np.ndarray, seed: int
+    ):
         super().__init__()
         self.weights, self.size = weights, lexicon.vocabulary.size
         edges = lexicon.prior_tokens
@@ -55,9 +57,11 @@ class Evidence(nn.Module):
         degree = torch.bincount(source, minlength=self.size).float().log1p()
         self._keep("degree", standardised(degree[None])[0])
         self._keep("breadth", standardised(torch.from_numpy(breadth).float()[None])[0])
-        sends, receives = fit_affinity(torch.from_numpy(profiles).float(), source, target, seed) if weights.affinity else (
-            torch.zeros(self.size, 1),
-        ) * 2
+        sends, receives = (
+            fit_affinity(torch.from_numpy(profiles).float(), source, target, seed)
+            if weights.affinity
+            else (torch.zeros(self.size, 1),) * 2
+        )
         self._keep("sends", sends)
         self._keep("receives", receives)
 
@@ -88,7 +92,12 @@ class Evidence(nn.Module):
         """
         w = self.weights
         seen, lively = standardised(detection), standardised(activity)
-        target = w.detection * seen + w.breadth * self.breadth[genes] + w.regulates * self.degree[genes] + w.activity * lively
+        target = (
+            w.detection * seen
+            + w.breadth * self.breadth[genes]
+            + w.regulates * self.degree[genes]
+            + w.activity * lively
+        )
         regulator = w.degree * self.degree[regulators] + w.regulator_detection * seen[:, acts]
         regulator = regulator + w.regulator_activity * lively[:, acts]
         affinity = self.sends[regulators] @ self.receives[genes].T

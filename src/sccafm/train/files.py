@@ -130,7 +130,9 @@ def on_disk_adata(group) -> ad.AnnData:
         obs=read_elem(group["obs"]),
         var=read_elem(group["var"]),
         uns=read_elem(group["uns"]) if "uns" in group else None,
-        layers={"counts": on_disk(group, "layers/counts")} if "layers" in group and "counts" in group["layers"] else None,
+        layers={"counts": on_disk(group, "layers/counts")}
+        if "layers" in group and "counts" in group["layers"]
+        else None,
         raw=raw,
     )
 
@@ -229,7 +231,9 @@ def load(file: File, config: TrainSFM, chosen: Sequence[np.ndarray] | None = Non
 def read_run(values: object, cells: np.ndarray) -> sparse.csr_matrix:
     """Counts of a run of cells: one read for all of them."""
     start = cells[0]
-    block = [csr_block(values, a, min(a + 512, cells[-1] + 1)).astype(np.float32) for a in range(start, cells[-1] + 1, 512)]
+    block = [
+        csr_block(values, a, min(a + 512, cells[-1] + 1)).astype(np.float32) for a in range(start, cells[-1] + 1, 512)
+    ]
     return sparse.vstack(block, "csr")[cells - start]
 
 

@@ -4,6 +4,7 @@ The same command works alone, under torchrun and under Slurm: what they set in t
 there are.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import nn
 from sccafm.pretrained import choose_device
 from sccafm.train.config import Machine
 
+
 def launched(environment=os.environ) -> tuple[int, int] | None:
     """Processes per machine and machines, as torchrun or Slurm started them; None where neither did."""
     if "LOCAL_WORLD_SIZE" in environment and "WORLD_SIZE" in environment:  # torchrun
@@ -25,6 +27,11 @@ def launched(environment=os.environ) -> tuple[int, int] | None:
         nodes = int(environment.get("SLURM_NNODES", 1))
         return int(environment.get("SLURM_NTASKS_PER_NODE", int(environment["SLURM_NTASKS"]) // nodes)), nodes
     return None
+
+
+def is_first(environment=os.environ) -> bool:
+    """Whether this is the process that speaks for all."""
+    return not any(int(environment.get(name, 0)) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
 
 
 def connect(machine: Machine, device: str, batches: int, parts: Callable[[nn.Module], list[nn.Module]]):
@@ -84,7 +91,9 @@ def count_processes(machine: Machine) -> tuple[int, int]:
         return machine.devices or 1, machine.nodes or 1
     for name, asked, there in zip(("devices", "nodes"), (machine.devices, machine.nodes), found, strict=True):
         if asked not in (None, there):
-            raise ValueError(f"machine.{name} is {asked}, but {there} were started; leave it out under torchrun or Slurm")
+            raise ValueError(
+                f"machine.{name} is {asked}, but {there} were started; leave it out under torchrun or Slurm"
+            )
     return found
 
 
@@ -104,8 +113,12 @@ def choose_strategy(machine: Machine, world: int, parts: Callable[[nn.Module], l
     timeout = timedelta(minutes=machine.timeout)
     if machine.strategy == "fsdp":
         return ModelParallelStrategy(sharding(parts), data_parallel_size=world, tensor_parallel_size=1, timeout=timeout)
-    # A term that is switched off leaves its parameters without a gradient. Buffers are the same everywhere by themselves.
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=timeout)
+    # Buffers are the same everywhere by themselves; torch 2.13 gave the switch a new name.
+    names = ("forward_sync_buffers", "broadcast_buffers")
+    known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    buffers = {next(name for name in names if name in known): False}
+    # A term that is switched off leaves its parameters without a gradient.
+    return DDPStrategy(find_unused_parameters=True, timeout=timeout, **buffers)
 
 
 def sharding(parts: Callable[[nn.Module], list[nn.Module]]) -> Callable:

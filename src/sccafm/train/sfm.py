@@ -1,5 +1,6 @@
 """What trains a structure module: networks, prior and losses of a batch, and the run from a folder of files to a model."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -17,11 +18,11 @@ from sccafm.nn.sfm import Routing
 from sccafm.pretrained import copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
 from sccafm.store import write_whole
 from sccafm.train.card import write_card
-from sccafm.train.checkpoint import load_checkpoint
+from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, read_config
 from sccafm.train.corpus import Batch, Corpus
-from sccafm.train.evidence import Evidence
 from sccafm.train.engine import CHECKPOINT, Engine
+from sccafm.train.evidence import Evidence
 from sccafm.train.machine import connect, disconnect
 from sccafm.train.vectors import gene_vectors
 
@@ -81,7 +82,11 @@ class Trainer(nn.Module):
         genes = self.sfm.embedding.gene_embedding.weight
         rest = [p for p in self.parameters() if p is not genes]
         groups = [
-            {"params": [p for p in rest if p.ndim > 1], "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {
+                "params": [p for p in rest if p.ndim > 1],
+                "lr": config.learning_rate,
+                "weight_decay": config.weight_decay,
+            },
             {"params": [p for p in rest if p.ndim <= 1], "lr": config.learning_rate, "weight_decay": 0.0},
         ]
         if genes.requires_grad:
@@ -163,15 +168,16 @@ def run(fabric, config: TrainSFM, progress: bool) -> Path:
     engine = None
     try:
         evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
-        trainer = Trainer(config, *build(config, files, lexicon, corpus), evidence)
-        engine = Engine(fabric, config, trainer, corpus, config.run, progress)
+        networks = build(config, files, lexicon, corpus)
+        kept = copy.deepcopy(networks) if fabric.is_global_zero else None
+        engine = Engine(fabric, config, Trainer(config, *networks, evidence), corpus, config.run, progress)
         trained = engine.fit()
     finally:
         corpus.close()
         if engine is not None:
             engine.close()
     if fabric.is_global_zero:
-        write_model(trainer, files, trained, corpus)
+        write_model(kept, config, files, trained, corpus)
     fabric.barrier()
     return config.run / "model"
 
@@ -209,11 +215,16 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
     return sfm, VGAE(config.vgae)
 
 
-def write_model(trainer: Trainer, files: dict[str, Path], trained: Path, corpus: Corpus) -> None:
-    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on."""
-    config = trainer.config
+def write_model(
+    networks: tuple[SFM, VGAE], config: TrainSFM, files: dict[str, Path], trained: Path, corpus: Corpus
+) -> None:
+    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on.
+
+    `networks` are whole ones on the CPU: those that trained may be spread over processes.
+    """
     folder = config.run / "model"
-    load_checkpoint(trained, trainer)
+    for name, network in zip(("sfm.", "vgae."), networks, strict=True):
+        network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
-    save_sfm(folder / "models", trainer.sfm, trainer.vgae)
-    write_card(folder / "models", config, trainer.sfm.config, corpus.files, corpus.bad)
+    save_sfm(folder / "models", *networks)
+    write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)

@@ -14,18 +14,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from sccafm.train.config import TrainSFM
 from sccafm.train.files import DataSet, File, load
+from sccafm.train.machine import is_first
 
 PLAN, BLOCKS = 2_000_003, 3_000_017  # added to the seed: of the order of windows, of the order of blocks
 
 
 class Memory:
-    """All files in memory, each a data set."""
+    """All files in memory, each a data set; the parameters are those of `Stream`."""
 
     def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
-        self.datasets = [load(file, config) for file in files]
+        bar = tqdm(
+            files, desc="reading", unit="file", disable=None if is_first() else True
+        )  # None: on a terminal alone
+        self.datasets = [load(file, config) for file in bar]
         self.share = share
 
     def pick(self, rng: np.random.Generator, number: int) -> DataSet:
@@ -62,7 +67,7 @@ class Stream:
     config
         Seed, cells and micro-batches of a step, and the sizes in ``config.stream``.
     share
-        How often each file's windows come: F, sums to 1.
+        How often each file's windows come, one number a file; they sum to 1.
     """
 
     def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
