@@ -7,7 +7,7 @@ import torch
 from making import random_sfm, random_tokens, random_vgae
 
 from sccafm.batch import Factors
-from sccafm.losses import context_contrast, dag_penalty, edge_contrast, elbo, prior_loss, sparsity
+from sccafm.losses import dag_penalty, divergence, elbo, prior_loss, sparsity
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
 
 
@@ -140,99 +140,57 @@ def test_sparsity_without_regulators_is_zero():
     assert float(sparsity(Factors(factors.u * 0, factors.v, factors.summary), nobody, tokens.is_gene)) == 0
 
 
-def softplus(x):
-    return math.log1p(math.exp(-abs(x))) + max(x, 0.0)
+def plain_divergence(evidence, scores, is_pair, floor):
+    total = 0.0
+    for row in range(len(scores)):
+        kept = [j for j in range(scores.shape[1]) if is_pair[row, j]]
+        asked = [math.exp(float(evidence[row, j])) for j in kept]
+        given = [float(scores[row, j]) + floor for j in kept]
+        for q, p in zip(asked, given, strict=True):
+            q, p = q / sum(asked), p / sum(given)
+            total += q * math.log(q / p)
+    return total / len(scores)
 
 
-def log_sum(terms):
-    return math.log(sum(terms)) if terms else -math.inf
+def pairs_of(regulators, genes):
+    return torch.arange(regulators)[:, None] != torch.arange(genes)
 
 
-def plain_contrast(scores, active, is_pair, safety, sharpness, floor):
-    cells, regulators, genes = scores.shape
-    total = weight = 0.0
-    for c in range(cells):
-        strength = [[(float(scores[c, i, j]) + floor) ** sharpness for j in range(genes)] for i in range(regulators)]
-
-        def negative(i, j, c=c, strength=strength):
-            return (1 - float(active[c, i, j])) * strength[i][j]
-
-        for i in range(regulators):
-            row = log_sum([negative(i, j) * float(safety[c, j]) for j in range(genes) if is_pair[i, j]])
-            for j in range(genes):
-                if not is_pair[i, j]:
-                    continue
-                column = log_sum([negative(r, j) for r in range(regulators) if is_pair[r, j]])
-                own = math.log(strength[i][j])
-                pull = softplus(row - own - math.log(float(safety[c, j]))) + softplus(column - own)
-                total += float(active[c, i, j]) * pull
-                weight += 2 * float(active[c, i, j])
-    return total / weight
+@pytest.mark.parametrize("floor", [1e-6, 1e-2])
+def test_divergence_equals_the_loop(floor):
+    evidence, scores, is_pair = 4 * uniform(4, 6) - 2, uniform(4, 6, seed=1), pairs_of(4, 6)
+    scores[0, 1] = 0.0
+    found = float(divergence(evidence, scores, is_pair, floor))
+    assert found == pytest.approx(plain_divergence(evidence, scores, is_pair, floor), rel=1e-4)
 
 
-def contrast_case():
-    scores = uniform(2, 4, 6)
-    active = uniform(2, 4, 6, seed=1) * (uniform(2, 4, 6, seed=2) < 0.3)
-    is_pair = torch.arange(4)[:, None] != torch.arange(6)
-    return scores, active, is_pair, uniform(2, 6, seed=3) + 0.2
+def test_divergence_is_zero_where_scores_are_proportional_to_the_odds_and_blind_to_their_scale():
+    evidence, is_pair = 4 * uniform(2, 4, 6) - 2, pairs_of(4, 6)
+    for scale in (0.1, 0.001):
+        assert float(divergence(evidence, scale * evidence.exp(), is_pair, 0.0)) == pytest.approx(0, abs=1e-5)
+    assert float(divergence(evidence, torch.ones(2, 4, 6), is_pair)) > 0.1
 
 
-@pytest.mark.parametrize("sharpness", [0.5, 2.0])
-@pytest.mark.parametrize("floor", [1e-4, 1e-2])
-def test_edge_contrast_equals_the_loop(sharpness, floor):
-    scores, active, is_pair, safety = contrast_case()
-    scores[0, 0, 1] = 0.0
-    found = float(edge_contrast(scores, active, is_pair, safety, sharpness, floor))
-    assert found == pytest.approx(plain_contrast(scores, active, is_pair, safety, sharpness, floor), rel=1e-5)
+def test_divergence_lifts_what_evidence_speaks_for_and_no_self_pair():
+    scores = torch.full((1, 2, 5), 0.1, requires_grad=True)
+    evidence, is_pair = torch.zeros(1, 2, 5), pairs_of(2, 5)
+    evidence[0, 1, 3] = 3.0
+    divergence(evidence, scores, is_pair).backward()
+    assert scores.grad[0, 1, 3] < 0
+    assert (scores.grad[0, 1, [0, 2, 4]] > 0).all()
+    assert (scores.grad[0, [0, 1], [0, 1]] == 0).all()
+    assert scores.grad[0, 0].abs().max() < 1e-6  # the other regulator's row has no preference, and keeps it
 
 
-def test_edge_contrast_lifts_active_edges_above_their_row_and_column():
-    scores, _, is_pair, safety = contrast_case()
-    active = torch.zeros(2, 4, 6)
-    active[:, 1, 3] = 0.9
-    leaf = scores.clone().requires_grad_()
-    edge_contrast(leaf, active, is_pair, safety, 2.0).backward()
-    assert (leaf.grad[:, 1, 3] < 0).all()
-    rivals = torch.zeros(4, 6, dtype=torch.bool)
-    rivals[1], rivals[:, 3] = True, True
-    rivals[1, 3] = False
-    assert (leaf.grad[:, rivals & is_pair] > 0).all()
-    untouched = ~rivals
-    untouched[1, 3] = False
-    assert (leaf.grad[:, untouched] == 0).all()
+def test_divergence_of_all_pairs_lets_regulators_differ_and_of_rows_does_not():
+    evidence = torch.zeros(1, 2, 5)
+    evidence[0, 1] = 2.0  # one regulator has more evidence than the other
+    scores, is_pair = torch.full((1, 2, 5), 0.1), pairs_of(2, 5)
+    assert float(divergence(evidence, scores, is_pair)) == pytest.approx(0, abs=1e-6)
+    assert float(divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten())) > 0.1
 
 
-def test_edge_contrast_gradient_is_finite_where_scores_are_zero_or_no_edge_is_active():
-    scores, active, is_pair, safety = contrast_case()
-    leaf = torch.zeros_like(scores).requires_grad_()
-    edge_contrast(leaf, active, is_pair, safety, 2.0).backward()
-    assert torch.isfinite(leaf.grad).all()
-    leaf = scores.clone().requires_grad_()
-    value = edge_contrast(leaf, torch.zeros_like(active), is_pair, safety, 2.0)
-    value.backward()
-    assert value.item() == 0
-    assert (leaf.grad == 0).all()
-
-
-def test_edge_contrast_of_a_column_without_any_pair_stays_finite():
-    scores, active, is_pair, safety = contrast_case()
-    active[:, :, 5] = 0
-    is_pair[:, 5] = False
-    leaf = scores.clone().requires_grad_()
-    value = edge_contrast(leaf, active, is_pair, safety, 2.0)
-    value.backward()
-    assert torch.isfinite(value)
-    assert torch.isfinite(leaf.grad).all()
-
-
-def test_context_contrast_is_minus_the_mutual_information_of_cell_and_factor():
-    rows = [[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]]
-    context = torch.tensor(rows, requires_grad=True)
-    mean = [sum(column) / 2 for column in zip(*rows, strict=True)]
-    information = sum(c * math.log(c / m) for row in rows for c, m in zip(row, mean, strict=True) if c) / 2
-    value = context_contrast(context)
-    value.backward()
-    assert value.item() == pytest.approx(-information, rel=1e-5)
-    assert torch.isfinite(context.grad).all()
-    assert context_contrast(torch.eye(4)).item() == pytest.approx(-math.log(4), rel=1e-5)
-    assert context_contrast(torch.full((3, 5), 0.2)).item() == pytest.approx(0, abs=1e-6)
+def test_divergence_has_a_finite_gradient_where_scores_are_zero():
+    scores = torch.zeros(2, 4, 6, requires_grad=True)
+    divergence(4 * uniform(2, 4, 6), scores, pairs_of(4, 6)).backward()
+    assert torch.isfinite(scores.grad).all()

@@ -23,8 +23,10 @@ from sccafm.pretrained import find_files
 from sccafm.train import LossWeights, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
-from sccafm.train.config import read_config
+from sccafm.train.config import EvidenceWeights, read_config
 from sccafm.train.corpus import Corpus, draw_genes, smoothed, thin
+from sccafm.train.engine import Engine, schedule
+from sccafm.train.evidence import Evidence
 from sccafm.train.vectors import gene_vectors
 
 SPECIES = {"human": str.upper, "mouse": str.title}
@@ -56,11 +58,6 @@ def lexicon():
     return read_lexicon(find_files(loop.find_release(None, None, False), required=loop.TABLES))
 
 
-@pytest.fixture(autouse=True)
-def short_validation(monkeypatch):
-    monkeypatch.setattr(loop, "VALIDATION_BATCHES", 2)
-
-
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     """A small model to start from, on a vocabulary of 60 genes."""
@@ -71,7 +68,7 @@ def begun(tmp_path_factory):
 def settings(data, run, **changes) -> TrainSFM:
     """Six small steps."""
     small = {"steps": 6, "cells": 3, "genes": 48, "regulators": 12, "neighbors": 5, "warmup": 2}
-    often = {"validate_every": 3, "checkpoint_every": 2, "log_every": 1}
+    often = {"validate_every": 3, "validation_batches": 2, "checkpoint_every": 2, "log_every": 1}
     return TrainSFM(**{"data": data, "run": run, "device": "cpu"} | small | often | changes)
 
 
@@ -88,15 +85,15 @@ def weights_of(folder) -> bytes:
 @contextmanager
 def killed_at(stop):
     """The run is killed before step `stop` is taken."""
-    step = loop.train_step
+    step = Engine.step
 
-    def train_step(trainer, optimizer, batch, number):
+    def stopping(engine, reader, number):
         if number == stop:
             raise KeyboardInterrupt
-        return step(trainer, optimizer, batch, number)
+        return step(engine, reader, number)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "train_step", train_step)
+        patch.setattr(Engine, "step", stopping)
         yield
 
 
@@ -104,9 +101,7 @@ def killed_at(stop):
 def unbroken(data, begun, tmp_path_factory):
     """Settings of a finished run."""
     config = settings(data, tmp_path_factory.mktemp("unbroken"), init=begun)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "VALIDATION_BATCHES", 2)
-        train_sfm(config)
+    train_sfm(config)
     return config
 
 
@@ -211,7 +206,7 @@ def test_a_folder_without_cells_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (lambda counts: (counts * 0.37).log1p(), "bad.h5ad holds log values; training needs counts"),
+        (lambda counts: (counts * 0.37).log1p(), "bad.h5ad: it holds log values; training needs counts"),
         (lambda counts: counts * -1.5, "bad.h5ad: X holds negative values"),
     ],
 )
@@ -230,7 +225,7 @@ def test_a_run_that_never_trained_takes_mended_settings(data, begun, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_term_and_data_set(unbroken, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.losses, "dag_penalty", lambda factors: factors.u.sum() * math.nan)
-    with pytest.raises(FloatingPointError, match=r"step 0: dag is nan on a batch of (human|mouse); the run stops"):
+    with pytest.raises(FloatingPointError, match=r"step 0: dag is nan on a batch of (human|mouse).h5ad; the run stops"):
         train_sfm(dataclasses.replace(unbroken, run=tmp_path / "run"))
 
 
@@ -296,18 +291,18 @@ def test_the_command_tells_its_settings(monkeypatch, capsys):
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine():
     config = SimpleNamespace(steps=100, warmup=10)
-    assert loop.schedule(0, config) == pytest.approx(0.1)
-    assert loop.schedule(50, config) == pytest.approx(0.05 + 0.95 / 2)
-    assert loop.schedule(100, config) == pytest.approx(0.05)
-    rates = [loop.schedule(step, config) for step in range(10, 101)]
+    assert schedule(0, config) == pytest.approx(0.1)
+    assert schedule(50, config) == pytest.approx(0.05 + 0.95 / 2)
+    assert schedule(100, config) == pytest.approx(0.05)
+    rates = [schedule(step, config) for step in range(10, 101)]
     assert rates == sorted(rates, reverse=True)
 
 
 def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
     for frozen in (True, False):
         sfm = random_sfm(freeze_loaded_gene_embeddings=frozen)
-        trainer = loop.Trainer(unbroken, lexicon, sfm, random_vgae())
-        groups = loop.make_optimizer(trainer).param_groups
+        trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(lexicon))
+        groups = trainer.optimizer().param_groups
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         trained = {id(p) for group in groups for p in group["params"]}
         genes = sfm.embedding.gene_embedding.weight
@@ -318,24 +313,23 @@ def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
         assert trained | {id(genes)} == {id(p) for p in trainer.parameters()}
 
 
-def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(unbroken, lexicon):
-    trainer = loop.Trainer(unbroken, lexicon, random_sfm(), random_vgae())
-    edges = lexicon.prior_tokens
-    known = {(s, t): c for s, t, c in zip(edges["source"], edges["target"], edges["confidence"], strict=True)}
-    regulators, targets = edges["source"].unique()[:40], edges["target"].unique()[:50]
-    found = trainer.prior(torch.tensor(regulators), torch.tensor(targets))
-    expected = [[min(known.get((s, t), 0.0), 0.99) for t in targets] for s in regulators]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert 0 < (found > 0).sum() < found.numel()
+def evidence_of(lexicon, **weights) -> Evidence:
+    """Evidence from made-up tables."""
+    size, rng = lexicon.vocabulary.size, np.random.default_rng(0)
+    breadth, profiles = rng.random(size), rng.normal(size=(size, 4)).astype(np.float32)
+    weights = {"affinity": 0.0} | weights  # learning it takes a while
+    return Evidence(EvidenceWeights(**weights), lexicon, breadth, profiles, seed=0)
 
 
 @pytest.fixture(scope="module")
-def corpus(data, lexicon):
-    return Corpus(settings(data, data / "none", validation_share=0.2), lexicon, progress=False)
+def corpus(data, lexicon, tmp_path_factory):
+    return Corpus(settings(data, tmp_path_factory.mktemp("run"), validation_share=0.2), lexicon, progress=False)
 
 
 def same_batch(one, other):
-    tensors = [(batch.level, batch.activity, *vars(batch.tokens).values()) for batch in (one, other)]
+    tensors = [
+        (batch.detection, batch.activity, batch.programme, *vars(batch.tokens).values()) for batch in (one, other)
+    ]
     return all(a is b is None or torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
@@ -343,19 +337,19 @@ def test_a_batch_depends_on_seed_and_step_alone(corpus):
     batches = [corpus.train_batch(step) for step in (3, 4, 3)]
     assert same_batch(batches[0], batches[2])
     assert not same_batch(batches[0], batches[1])
-    validation = [corpus.validation_batches(2) for _ in range(2)]
+    validation = [[corpus.validation_batch(i) for i in range(2)] for _ in range(2)]
     assert same_batch(validation[0][1], validation[1][1])
     assert not same_batch(*validation[0])
 
 
 def test_held_out_cells_are_never_trained_on(corpus):
-    for dataset in corpus.datasets:
+    for dataset in corpus.source.datasets:
         assert len(dataset.validation) == 12
         assert sorted([*dataset.train, *dataset.validation]) == list(range(60))
 
 
 def test_both_species_are_read_with_the_tokens_of_their_genes(corpus):
-    human, mouse = corpus.datasets
+    human, mouse = corpus.source.datasets
     assert (human.species, mouse.species) == ("human", "mouse")
     assert len(human.tokens) > 50
     assert len(np.intersect1d(human.tokens, mouse.tokens)) > 45
@@ -363,8 +357,8 @@ def test_both_species_are_read_with_the_tokens_of_their_genes(corpus):
 
 
 def test_validation_batches_hold_log1p_of_counts_per_ten_thousand_of_whole_cells(corpus):
-    batch = corpus.validation_batches(1)[0]
-    dataset = next(d for d in corpus.datasets if d.name == batch.dataset)
+    batch = corpus.validation_batch(0)
+    dataset = next(d for d in corpus.source.datasets if d.name == batch.dataset)
     counts = dataset.counts.toarray()
     column = {token: c for token, c in zip(dataset.tokens, dataset.columns, strict=True)}
     columns = [column[token] for token in batch.tokens.gene_ids[0].tolist()]
@@ -375,20 +369,22 @@ def test_validation_batches_hold_log1p_of_counts_per_ten_thousand_of_whole_cells
 
 
 def test_levels_are_means_over_the_neighbours_and_each_cell_is_its_own(corpus):
-    dataset = corpus.datasets[0]
+    dataset = corpus.source.datasets[0]
     counts = dataset.counts.toarray()
     shares = counts / counts.sum(1, keepdims=True) * 1e4
-    found = smoothed(dataset, np.array([4, 9]), dataset.columns[:7])
+    level, detection = smoothed(dataset, np.array([4, 9]), dataset.columns[:7])
     for row, cell in enumerate((4, 9)):
         assert dataset.neighbors[cell][0] == cell
         near = dataset.neighbors[cell]
         for g in range(7):
             mean = sum(shares[n, dataset.columns[g]] for n in near) / len(near)
-            assert found[row, g] == pytest.approx(math.log1p(mean), rel=1e-5)
+            assert level[row, g] == pytest.approx(math.log1p(mean), rel=1e-5)
+            holds = sum(counts[n, dataset.columns[g]] > 0 for n in near) / len(near)
+            assert detection[row, g] == pytest.approx(holds)
 
 
 def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
-    dataset, config = corpus.datasets[0], corpus.config
+    dataset, config = corpus.source.datasets[0], corpus.config
     for seed in range(20):
         chosen = draw_genes(np.random.default_rng(seed), dataset, dataset.is_tf, config)
         assert (np.diff(chosen) > 0).all()
@@ -396,25 +392,27 @@ def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
         assert dataset.is_tf[chosen].sum() == config.regulators
 
 
-def test_gene_vectors_begin_with_what_genes_do_and_end_with_level_and_degrees(corpus, lexicon):
+def test_gene_vectors_begin_with_what_genes_do_and_end_with_degrees_levels_and_breadth(corpus, lexicon):
     function = np.random.default_rng(0).normal(size=(lexicon.vocabulary.size, 40))
     function[:100] = 0  # genes of which nothing is known
     vectors = gene_vectors(function, corpus, lexicon)
     assert vectors.dtype == np.float32
     assert vectors.shape == function.shape
-    scale = np.sqrt((function[100:, :8] ** 2).mean())
-    np.testing.assert_allclose(vectors[:, :8], function[:, :8] / scale, rtol=1e-5)
-    seen = np.unique(np.concatenate([dataset.tokens for dataset in corpus.datasets]))
+    scale = np.sqrt((function[100:, :20] ** 2).mean())
+    np.testing.assert_allclose(vectors[:, :20], function[:, :20] / scale, rtol=1e-5)
+    seen = np.unique(np.concatenate([dataset.tokens for dataset in corpus.source.datasets]))
     unseen = np.setdiff1d(np.arange(len(vectors)), seen)
-    assert np.abs(vectors[unseen, 8:37]).max() < 1e-6
-    assert (np.abs(vectors[seen, 8:37]).sum(1) > 0).all()
+    assert np.abs(vectors[unseen, 20:35]).max() < 1e-6
+    assert (np.abs(vectors[seen, 20:35]).sum(1) > 0).all()
     degree = lexicon.prior_tokens["source"].value_counts()
-    assert vectors[degree.index[0], 37] == vectors[:, 37].max()
-    assert (vectors[np.setdiff1d(np.arange(len(vectors)), degree.index), 37] == vectors[:, 37].min()).all()
+    assert vectors[degree.index[0], 35] == vectors[:, 35].max()
+    assert (vectors[np.setdiff1d(np.arange(len(vectors)), degree.index), 35] == vectors[:, 35].min()).all()
+    in_both = np.intersect1d(*[dataset.tokens for dataset in corpus.source.datasets])
+    assert (vectors[in_both, 39] == vectors[:, 39].max()).all()
 
 
 def test_thinning_keeps_a_share_of_the_molecules(corpus):
-    counts = corpus.datasets[0].counts
+    counts = corpus.source.datasets[0].counts
     thinned = thin(np.random.default_rng(0), counts, 0.4)
     assert (thinned.data <= counts.data).all()
     assert (thinned.data == np.round(thinned.data)).all()

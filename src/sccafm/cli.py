@@ -115,6 +115,7 @@ def run_train_sfm(arguments: Sequence[str]) -> None:
 
     from sccafm.train import TrainSFM, train_sfm
     from sccafm.train.config import read_config
+    from sccafm.train.machine import is_first
 
     arguments = list(arguments)
     default = None
@@ -122,7 +123,8 @@ def run_train_sfm(arguments: Sequence[str]) -> None:
         default = read_config(Path(arguments.pop(0)))
     prog = "python -m sccafm.train sfm [CONFIG.json]"
     folder = train_sfm(tyro.cli(TrainSFM, args=arguments, default=default, prog=prog))
-    print(f"written to {folder}; load it with sccafm.load({str(folder)!r})")
+    if is_first():
+        print(f"written to {folder}; load it with sccafm.load({str(folder)!r})")
 
 
 def parse(config: type, run: Callable) -> Callable[[Sequence[str]], None]:
@@ -137,7 +139,7 @@ def parse(config: type, run: Callable) -> Callable[[Sequence[str]], None]:
 COMMANDS = {
     ("demo",): (Demo.__doc__, parse(Demo, run_demo)),
     ("infer",): (Infer.__doc__, parse(Infer, run_infer)),
-    ("train", "sfm"): ("Train a structure module on a folder of h5ad files.", run_train_sfm),
+    ("train", "sfm"): ("Train a structure module on a folder of h5ad and zarr files.", run_train_sfm),
 }
 
 
@@ -152,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ValueError,
                 KeyError,
                 OSError,
+                ImportError,
                 FloatingPointError,
             ) as error:  # what the doors say is for users; no traceback
                 sys.exit(f"sccafm: {error.args[0] if isinstance(error, KeyError) else error}")

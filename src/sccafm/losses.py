@@ -1,7 +1,6 @@
 """Training objectives: tensors in, scalar out.
 
-The published ones (ELBO, prior on the top edges, DAG, sparsity; the EFM's next gene) and ours (`edge_contrast`,
-`context_contrast`). Shapes are those of :mod:`sccafm.batch`.
+The published ones (ELBO, prior on the top edges, DAG, sparsity; the EFM's next gene) and ours (`divergence`). Shapes are those of :mod:`sccafm.batch`.
 """
 
 import math
@@ -98,57 +97,28 @@ def sparsity(factors: Factors, is_tf: Tensor, is_gene: Tensor) -> Tensor:
     return total / (acts.sum(1) * is_gene.sum(1)).sum().clamp_min(1)
 
 
-def edge_contrast(
-    scores: Tensor, active: Tensor, is_pair: Tensor, safety: Tensor, sharpness: float, floor: float = 1e-4
-) -> Tensor:
-    """Known edges that are active in a cell against all other pairs of the same regulator, and of the same target.
+def divergence(evidence: Tensor, scores: Tensor, is_pair: Tensor, floor: float = 1e-6) -> Tensor:
+    """Kullback-Leibler divergence of the scores of a row, read as a distribution, from what the evidence asks for.
 
-    With ``l = sharpness * log(score + floor)`` each active edge is pulled above the log-sum of the negatives in its row
-    (regulator kept, so out-degree cannot win) and in its column (target kept, so in-degree cannot win)::
-
-        loss = sum_ij a_ij [softplus(R_i - l_ij - log s_j) + softplus(C_j - l_ij)] / (2 sum_ij a_ij)
-        R_i = log sum_j (1 - a_ij) s_j exp(l_ij)        C_j = log sum_i (1 - a_ij) exp(l_ij)
-
-    An edge of the prior whose ends are silent in the cell has a small ``a`` and so stands among the negatives: the
-    loss asks for the network of this cell, not for the prior. Absence from the prior is weak evidence where the target
-    is expressed, hence ``s``.
+    ``sum_j q_j log(q_j / p_j)`` with ``q = softmax(evidence)`` and ``p = (score + floor) / sum (score + floor)``; mean
+    over rows. Over all pairs of a cell it says which edges are the cell's strongest; over the targets of a regulator it
+    counts every regulator alike, so that hubs cannot win.
 
     Parameters
     ----------
+    evidence
+        ... N, log-odds.
     scores
-        C T G in [0, 1].
-    active
-        C T G in [0, 1): how far the prior holds the edge, times how active its ends are in the cell.
+        ... N, not negative.
     is_pair
-        T G bool; self pairs are False and count nowhere.
-    safety
-        C G, positive: how safely a pair that the prior does not hold is taken for a negative.
+        N, or broadcastable to the scores; others count nowhere.
+    floor
+        Keeps the gradient finite where a score is 0.
     """
-    logits = sharpness * (scores + floor).log()
-    negative = (logits + (-active).log1p()).masked_fill(~is_pair, -torch.inf)
-    rows = torch.logsumexp(negative + safety.log()[:, None], 2, keepdim=True)  # C T 1
-    columns = torch.logsumexp(negative, 1, keepdim=True)  # C 1 G
-    weight = active * is_pair
-    # softplus(-inf) is 0: an edge without negatives is above all of them.
-    pull = F.softplus(rows - logits - safety.log()[:, None]) + F.softplus(columns - logits)
-    return (weight * pull).sum() / (2 * weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
-
-
-def context_contrast(context: Tensor) -> Tensor:
-    """How little the contexts of some cells differ: minus their Jensen-Shannon divergence, 0 to -log C.
-
-    ``loss = mean_c sum_m c_m log(h_m / c_m)`` with h the mean of the contexts c: minus the mutual information of cell and
-    factor. The cells are of one data set, so that tissue and technology tell them apart as little as possible. A running
-    mean in place of h is beaten by moving all cells together.
-
-    Parameters
-    ----------
-    context
-        C M, rows sum to 1.
-    """
-    floor = 1e-8  # keeps the gradient finite where a share is 0
-    usual = context.mean(0)
-    return (context * ((usual + floor).log() - (context + floor).log())).sum(1).mean()
+    q = torch.log_softmax(evidence.masked_fill(~is_pair, -torch.inf), -1)
+    p = torch.log_softmax((scores + floor).log().masked_fill(~is_pair, -torch.inf), -1)
+    gap = torch.where(is_pair, q.exp() * (q - p), 0.0)
+    return gap.sum(-1).mean()
 
 
 class NextGeneTargets(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from sccafm.nn import SFMConfig, VGAEConfig
 
@@ -11,18 +12,78 @@ from sccafm.nn import SFMConfig, VGAEConfig
 class LossWeights:
     """What each term counts; 0 switches it off."""
 
-    edges: float = 1.0
-    """Contrast of active prior edges against all other pairs of the cell."""
-    prior: float = 0.1
+    cell: float = 1.0
+    """Divergence of a cell's scores over all pairs from the evidence."""
+    regulator: float = 1.0
+    """The same within each regulator, every regulator counting alike."""
+    context: float = 0.2
+    """Divergence of a cell's context from the programmes of the corpus that it belongs to."""
+    prior: float = 0.02
     """The published prior loss, on the highest-scoring edges."""
     elbo: float = 0.02
     """Evidence lower bound of the graph autoencoder, per gene."""
-    context: float = 0.2
-    """Contexts differ between the cells of a data set: the factors tell cells apart."""
     dag: float = 0.01
     """Acyclicity of the factor graph, as the log of 1 + the published penalty."""
     sparsity: float = 0.001
     """Mean score."""
+
+
+@dataclass(frozen=True)
+class EvidenceWeights:
+    """What speaks for an edge, in standard deviations of each term; 0 takes a term away. See `sccafm.train.evidence`."""
+
+    detection: float = 1.0
+    """The target is detected in cells like this one."""
+    breadth: float = 0.5
+    """The target is detected in many data sets."""
+    regulates: float = 0.2
+    """The target is a regulator itself, by its out-degree in the prior."""
+    activity: float = 0.2
+    """The target stands above its usual level."""
+    degree: float = 1.5
+    """The regulator has many targets in the prior."""
+    regulator_detection: float = 0.6
+    """The regulator is detected in cells like this one."""
+    regulator_activity: float = 0.5
+    """The regulator stands above its usual level."""
+    affinity: float = 0.4
+    """Pairs like this one are in the prior, judged by where both are expressed."""
+    known: float = 4.0
+    """The prior holds the edge and both ends are active."""
+    coactivity: float = 0.2
+    """Both ends stand above, or both below, their usual level."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run takes place. It may change when a run is taken up again."""
+
+    devices: int | None = None
+    """Processes on each machine; absent: as torchrun or Slurm started them, else one."""
+    nodes: int | None = None
+    """Machines; absent: as torchrun or Slurm says, else one."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Of several processes: "ddp" (auto) keeps the whole model in each, "fsdp" a part of it."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"] = "auto"
+    """auto: bf16-mixed on a GPU that knows bfloat16, else 32-true."""
+    readers: int = 2
+    """Threads that draw batches ahead of the model."""
+    timeout: int = 30
+    """Minutes that processes wait for each other before they give up."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a corpus that is too large for memory is read."""
+
+    above: float = 8.0
+    """GB of counts (8 bytes for each that is not zero) up to which files stay in memory; 0 always streams."""
+    block: int = 256
+    """Cells of one read, which stand side by side in the file."""
+    window: int = 2048
+    """Cells of one file in memory together, from blocks all over it; a cell's neighbours are found among them."""
+    windows: int = 4
+    """Windows to draw from at a time."""
 
 
 def default_sfm() -> SFMConfig:
@@ -53,10 +114,10 @@ def default_vgae() -> VGAEConfig:
 
 @dataclass(frozen=True)
 class TrainSFM:
-    """Train a structure module on a folder of h5ad files."""
+    """Train a structure module on a folder of h5ad and zarr files."""
 
     data: Path
-    """Folder of h5ad files with counts, human or mouse."""
+    """Folder of h5ad files and zarr folders with counts, human or mouse."""
     run: Path
     """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
     init: Path | None = None
@@ -66,6 +127,8 @@ class TrainSFM:
     """Optimiser steps."""
     cells: int = 4
     """Cells of one step, all of one data set."""
+    batches: int = 1
+    """Batches whose gradients make one step, over all processes: a multiple of their number."""
     genes: int = 1024
     """Genes of one step, regulators among them."""
     regulators: int = 256
@@ -84,22 +147,27 @@ class TrainSFM:
     """Probability with which a batch's counts are thinned, to a share between 0.3 and 1."""
     neighbors: int = 20
     """Cells like this one over which expression is averaged to say which edges are active."""
-    sharpness: float = 2.0
-    """How steeply the contrast reads a score: its logit is this times the log of the score."""
-    safety: float = 0.75
-    """How much safer a negative a pair is whose target is silent: exp(-safety * standardised level)."""
     min_scale: float = 0.1
     """Least scale of the likelihood in the evidence lower bound; the published one is 1e-5."""
     validation_share: float = 0.03
     """Share of each data set's cells that is never trained on."""
+    validation_batches: int = 32
+    """Batches of held-out cells that an evaluation reads."""
     validate_every: int = 1000
+    patience: int = 0
+    """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
     checkpoint_every: int = 500
     log_every: int = 20
     seed: int = 0
     threads: int | None = None
     """CPU threads; absent: as torch chooses."""
     device: str = "auto"
+    on_bad_file: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a file that is corrupt, empty or holds no counts."""
+    machine: Machine = field(default_factory=Machine)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     weights: LossWeights = field(default_factory=LossWeights)
+    evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     sfm: SFMConfig = field(default_factory=default_sfm)
     vgae: VGAEConfig = field(default_factory=default_vgae)
 
@@ -116,7 +184,14 @@ def read_config(path: Path) -> TrainSFM:
         values = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    nested = {"weights": LossWeights, "sfm": SFMConfig, "vgae": VGAEConfig}
+    nested = {
+        "machine": Machine,
+        "stream": StreamConfig,
+        "weights": LossWeights,
+        "evidence": EvidenceWeights,
+        "sfm": SFMConfig,
+        "vgae": VGAEConfig,
+    }
     try:
         for name, kind in nested.items():
             if name in values:

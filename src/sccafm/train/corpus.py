@@ -1,99 +1,117 @@
-"""Data sets in memory, and batches drawn from them: the same step of the same seed is the same batch, always."""
+"""Batches drawn from data sets: the same step of the same seed is the same batch, always."""
 
-import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sccafm.batch import Tokens
 from sccafm.lexicon import Lexicon
-from sccafm.preprocess import TARGET_SUM, csr_block, variable_genes
-from sccafm.reading import Reading, read
 from sccafm.tokenizer import tokenize
 from sccafm.train.config import TrainSFM
+from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
+from sccafm.train.programmes import fit_programmes
+from sccafm.train.stream import Memory, Stream
 
 LEAST_LEVEL = 0.05  # log1p of counts per 10,000 below which no gene's usual level is taken to be
 VALIDATION = 1_000_003  # added to the seed of validation batches
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One file: counts of all genes, and which of them the model knows."""
-
-    name: str
-    species: str
-    counts: sparse.csr_matrix  # cells x all genes, float32
-    columns: np.ndarray  # positions of the known genes
-    tokens: np.ndarray  # their tokens
-    is_tf: np.ndarray  # DNA-binding regulators among them
-    is_cofactor: np.ndarray  # other regulators among them
-    appeal: np.ndarray  # probability of a known gene to be drawn as a target
-    conditions: np.ndarray  # C 4
-    neighbors: np.ndarray  # cells x k, each cell among its own
-    level: np.ndarray  # mean log1p expression of the known genes
-    train: np.ndarray  # positions of cells
-    validation: np.ndarray
+PROFILE_COLUMNS, PROFILES_PER_DATASET = 64, 40
+BYTES_PER_COUNT = 8  # a float32 and its column
 
 
 @dataclass(frozen=True)
 class Batch:
     tokens: Tokens
-    level: Tensor  # C G, log1p expression of the gene in cells like this one
-    activity: Tensor  # C G in [0, 1), the same beside the gene's usual level: 0.5 where they are equal
+    detection: Tensor  # C G, share of cells like this one that hold the gene
+    activity: Tensor  # C G in [0, 1), level in cells like this one beside the usual level: 0.5 where they are equal
+    programme: Tensor | None  # C M, rows sum to 1; absent where contexts keep the meaning they have
     dataset: str
 
     def to(self, device) -> "Batch":
-        tensors = (x.to(device) for x in (self.tokens, self.level, self.activity))
+        tensors = (
+            None if x is None else x.to(device) for x in (self.tokens, self.detection, self.activity, self.programme)
+        )
         return Batch(*tensors, self.dataset)
 
 
 class Corpus:
     """All data sets of a folder, and the draw.
 
+    Files whose counts take less than ``config.stream.above`` GB together stay in memory; others are streamed.
+
     Parameters
     ----------
     config
-        Folder, sizes and seed.
+        Folder, sizes and seed; the run folder, where the surveys of the files are kept.
     lexicon
         Vocabulary and tables of the model.
     progress
         Show a bar while files are read.
+    rank, world, barrier
+        Of several processes, which survey the files together.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no file.
+    ValueError
+        Files cannot be trained on, and ``config.on_bad_file`` is "refuse".
     """
 
-    def __init__(self, config: TrainSFM, lexicon: Lexicon, progress: bool = True):
+    def __init__(
+        self,
+        config: TrainSFM,
+        lexicon: Lexicon,
+        progress: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        barrier: Callable[[], None] = lambda: None,
+    ):
         self.config = config
-        paths = sorted(Path(config.data).glob("*.h5ad"))
-        if not paths:
-            raise FileNotFoundError(f"{config.data} holds no .h5ad file")
-        bar = tqdm(paths, desc="reading", unit="file", disable=not progress)
-        self.datasets = [read_dataset(path, config, lexicon) for path in bar]
-        cells = np.array([len(d.train) for d in self.datasets])
-        self.share = np.sqrt(cells) / np.sqrt(cells).sum()  # between one vote a file and one vote a cell
-        self.usual = usual_levels(self.datasets, lexicon.vocabulary.size)
+        ranks = {"rank": rank, "world": world, "barrier": barrier}
+        self.files, self.bad = survey_files(corpus_files(config.data), config, lexicon, progress=progress, **ranks)
+        refuse_or_skip(self.bad, len(self.files), config.on_bad_file)
+        cells = np.array([file.n_train for file in self.files])
+        share = np.sqrt(cells) / np.sqrt(cells).sum()  # between one vote a file and one vote a cell
+        self.usual = usual_levels(self.files, lexicon.vocabulary.size)
+        gigabytes = sum(file.size for file in self.files) * BYTES_PER_COUNT / 1e9
+        self.is_streamed = gigabytes > config.stream.above
+        self.source = (Stream if self.is_streamed else Memory)(self.files, config, share)
+        self.breadth = breadth(self.files, lexicon.vocabulary.size)
+        self.profiles = gene_profiles(self.source.samples(), lexicon.vocabulary.size, config.seed)
+        self.programmes = None
+        if config.weights.context and config.init is None:  # a trained model's contexts keep the meaning they have
+            samples, size = self.source.samples(), config.sfm.num_factors
+            self.programmes = fit_programmes(samples, self.profiles, self.usual, size, config.seed)
 
     def __repr__(self) -> str:
-        cells = sum(len(d.train) for d in self.datasets)
-        return f"Corpus of {len(self.datasets)} data sets, {cells:,} cells to train on"
+        cells = sum(file.n_train for file in self.files)
+        how = "streamed from disk" if self.is_streamed else "in memory"
+        return f"Corpus of {len(self.files)} data sets, {cells:,} cells to train on, {how}"
 
-    def train_batch(self, step: int) -> Batch:
-        return self._draw(np.random.default_rng([self.config.seed, step]), "train")
+    def train_batch(self, number: int) -> Batch:
+        """The micro-batch `number`, counted over all steps and processes."""
+        rng = np.random.default_rng([self.config.seed, number])
+        return self._draw(rng, self.source.pick(rng, number), "train")
 
-    def validation_batches(self, n: int) -> list[Batch]:
-        """The same `n` batches of held-out cells each time."""
-        rngs = (np.random.default_rng([self.config.seed + VALIDATION, i]) for i in range(n))
-        return [self._draw(rng, "validation") for rng in rngs]
+    def validation_batch(self, number: int) -> Batch:
+        """The same held-out cells each time."""
+        rng = np.random.default_rng([self.config.seed + VALIDATION, number])
+        return self._draw(rng, self.source.pick_held_out(rng), "validation")
 
-    def _draw(self, rng: np.random.Generator, part: str) -> Batch:
+    def samples(self):
+        """Cells of each file in turn: all of them where they are in memory, else a window."""
+        return self.source.samples()
+
+    def close(self) -> None:
+        self.source.close()
+
+    def _draw(self, rng: np.random.Generator, dataset: DataSet, part: str) -> Batch:
         config = self.config
-        dataset = self.datasets[rng.choice(len(self.datasets), p=self.share)]
         pool = getattr(dataset, part)
         cells = rng.choice(pool, min(config.cells, len(pool)), replace=False)
         may_regulate = dataset.is_tf | dataset.is_cofactor if rng.random() < 0.2 else dataset.is_tf
@@ -107,86 +125,36 @@ class Corpus:
             conditions = np.where(rng.random(conditions.shape) < config.mask_conditions, 0, conditions)
         tokens = tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions)
         usual = self.usual[dataset.species][dataset.tokens[genes]]
-        level = smoothed(dataset, cells, dataset.columns[genes])
-        level, activity = (torch.from_numpy(x.astype(np.float32)) for x in (level, level / (level + usual)))
-        return Batch(tokens, level, activity, dataset.name)
+        level, detection = smoothed(dataset, cells, dataset.columns[genes])
+        detection, activity = (torch.from_numpy(x.astype(np.float32)) for x in (detection, level / (level + usual)))
+        programme = None if self.programmes is None else torch.from_numpy(self.programmes.assign(dataset, cells))
+        return Batch(tokens, detection, activity, programme, dataset.name)
 
 
-def read_dataset(path: Path, config: TrainSFM, lexicon: Lexicon) -> DataSet:
-    adata = ad.read_h5ad(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the receipt would tell a user
-        try:
-            reading = read(adata, lexicon, regulators="all", n_top_genes=None)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    if reading.matrix.kind != "counts":
-        raise ValueError(f"{path} holds {reading.matrix.kind} values; training needs counts in X, layers or raw")
-    binding = read_binding(reading, lexicon)
-    survey = reading.matrix.survey()
-    counts = csr_block(reading.matrix.values, 0, adata.n_obs).astype(np.float32)
-    seen = survey.detected[reading.columns] >= max(3, 0.005 * adata.n_obs)
-    columns = reading.columns[seen]
-    rng = np.random.default_rng([config.seed, *path.name.encode()])
-    cells = rng.permutation(np.setdiff1d(np.arange(adata.n_obs), survey.empty))
-    held = max(1, int(config.validation_share * len(cells)))
-    variable = variable_genes(survey, columns, 2000)
-    appeal = np.full(len(columns), 0.5 / len(columns))  # half of the targets at random, half among the variable ones
-    appeal[np.isin(columns, variable)] += 0.5 / len(variable)
-    return DataSet(
-        name=path.stem,
-        species=reading.species,
-        counts=counts,
-        columns=columns,
-        tokens=reading.gene_ids[seen],
-        is_tf=binding[seen],
-        is_cofactor=(reading.is_tf & ~binding)[seen],
-        appeal=appeal / appeal.sum(),
-        conditions=reading.conditions,
-        neighbors=nearest(counts, variable, config),
-        level=np.log1p(survey.mean[columns]),
-        train=np.sort(cells[held:]),
-        validation=np.sort(cells[:held]),
-    )
-
-
-def read_binding(reading: Reading, lexicon: Lexicon) -> np.ndarray:
-    """DNA-binding regulators among the genes of a reading: G bool."""
-    table = lexicon.regulators[reading.species]
-    binding = set(table.index[table["class"] == "dna_binding"])
-    return reading.is_tf & np.array([str(symbol).upper() in binding for symbol in reading.symbols])
-
-
-def per_ten_thousand(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    totals = np.maximum(np.asarray(counts.sum(1, dtype=np.float64)).ravel(), 1)
-    return sparse.diags(TARGET_SUM / totals) @ counts
-
-
-def nearest(counts: sparse.csr_matrix, variable: np.ndarray, config: TrainSFM) -> np.ndarray:
-    """Nearest cells by principal components of the variable genes: cells x k, itself first."""
-    log = per_ten_thousand(counts)[:, variable].log1p()
-    components = min(30, min(log.shape) - 1)
-    scores = TruncatedSVD(components, random_state=config.seed).fit_transform(log)
-    k = min(config.neighbors, len(scores))
-    return NearestNeighbors(n_neighbors=k).fit(scores).kneighbors(scores, return_distance=False).astype(np.int32)
-
-
-def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Log1p of the mean expression over each cell's neighbours: C G."""
+def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log1p of the mean expression over each cell's neighbours, and the share of them that hold the gene: C G each."""
     rows = dataset.neighbors[cells]  # C k
-    linear = per_ten_thousand(dataset.counts[rows.ravel()])[:, columns].toarray()
-    return np.log1p(linear.reshape(*rows.shape, -1).mean(1))
+    linear = per_ten_thousand(dataset.counts[rows.ravel()])[:, columns].toarray().reshape(*rows.shape, -1)
+    return np.log1p(linear.mean(1)), (linear > 0).mean(1)
 
 
-def usual_levels(datasets: list[DataSet], vocab_size: int) -> dict[str, np.ndarray]:
+def breadth(files: list[File], vocab_size: int) -> np.ndarray:
+    """Share of the files that detect each gene, by token: broadly transcribed genes stand open in most cells."""
+    times = np.zeros(vocab_size)
+    for file in files:
+        times[file.tokens] += 1
+    return times / len(files)
+
+
+def usual_levels(files: list[File], vocab_size: int) -> dict[str, np.ndarray]:
     """A gene's usual level in a species, by token: mean over the data sets that measure it."""
     usual = {}
     for species in ("human", "mouse"):
         total, times = np.zeros(vocab_size), np.zeros(vocab_size)
-        for dataset in datasets:
-            if dataset.species == species:
-                total[dataset.tokens] += dataset.level
-                times[dataset.tokens] += 1
+        for file in files:
+            if file.species == species:
+                total[file.tokens] += file.level
+                times[file.tokens] += 1
         usual[species] = np.maximum(total / np.maximum(times, 1), LEAST_LEVEL)
     return usual
 
@@ -209,7 +177,14 @@ def thin(rng: np.random.Generator, counts: sparse.csr_matrix, share: float) -> s
     return thinned
 
 
-def cluster_profiles(datasets: list[DataSet], vocab_size: int, per_dataset: int, seed: int) -> np.ndarray:
+def gene_profiles(datasets: Iterable[DataSet], vocab_size: int, seed: int) -> np.ndarray:
+    """Where genes are expressed: an SVD of cluster profiles, V P, leading column first."""
+    profiles = cluster_profiles(datasets, vocab_size, PROFILES_PER_DATASET, seed)
+    columns = min(PROFILE_COLUMNS, min(profiles.shape) - 1)
+    return TruncatedSVD(columns, random_state=seed).fit_transform(profiles)
+
+
+def cluster_profiles(datasets: Iterable[DataSet], vocab_size: int, per_dataset: int, seed: int) -> np.ndarray:
     """Expression of neighbourhoods of cells drawn from each data set, less the data set's mean, by token.
 
     vocab_size x profiles; 0 where a data set does not measure the gene.
@@ -218,7 +193,7 @@ def cluster_profiles(datasets: list[DataSet], vocab_size: int, per_dataset: int,
     profiles = []
     for dataset in datasets:
         cells = rng.choice(len(dataset.neighbors), min(per_dataset, len(dataset.neighbors)), replace=False)
-        level = smoothed(dataset, cells, dataset.columns)  # n known
+        level, _ = smoothed(dataset, cells, dataset.columns)  # n known
         for row in level:
             profile = np.zeros(vocab_size)
             profile[dataset.tokens] = row - dataset.level

@@ -1,107 +1,130 @@
-"""The training loop of the structure module: one process, seeded, resumable to the bit.
+"""What trains a structure module: networks, prior and losses of a batch, and the run from a folder of files to a model."""
 
-Nothing random outlives a step: batch and dropout of step n depend on the seed and n alone, so a checkpoint is weights,
-optimiser moments and the number of the step.
-"""
-
-import csv
+import copy
 import dataclasses
 import json
-import math
 import warnings
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sccafm import losses
+from sccafm.batch import Factors
 from sccafm.lexicon import Lexicon, read_lexicon
 from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
-from sccafm.pretrained import choose_device, copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
+from sccafm.pretrained import copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
 from sccafm.store import write_whole
-from sccafm.train.config import TrainSFM, default_sfm, default_vgae
+from sccafm.train.card import write_card
+from sccafm.train.checkpoint import read_weights
+from sccafm.train.config import TrainSFM, default_sfm, default_vgae, read_config
 from sccafm.train.corpus import Batch, Corpus
+from sccafm.train.engine import CHECKPOINT, Engine
+from sccafm.train.evidence import Evidence
+from sccafm.train.machine import connect, disconnect
 from sccafm.train.vectors import gene_vectors
 
 TABLES = ("vocab", "cond_dict")  # what a release must hold to train on its vocabulary
-CHECKPOINT = "checkpoint.safetensors"
-VALIDATION_BATCHES = 32
+FREE = ("steps", "threads", "device", "machine", "checkpoint_every", "patience", "run")  # may change within a run
 
 
 class Trainer(nn.Module):
     """Networks, prior and losses of one run; the forward pass gives every term of a batch."""
 
-    def __init__(self, config: TrainSFM, lexicon: Lexicon, sfm: SFM, vgae: VGAE):
+    def __init__(self, config: TrainSFM, sfm: SFM, vgae: VGAE, evidence: Evidence):
         super().__init__()
-        self.config, self.sfm, self.vgae = config, sfm, vgae
-        size = lexicon.vocabulary.size
-        edges = lexicon.prior_tokens
-        strength = edges["confidence"] if "confidence" in edges else edges["source"] * 0 + 0.9
-        keys = torch.tensor((edges["source"] * size + edges["target"]).to_numpy())
-        order = keys.argsort()
-        self.register_buffer("prior_keys", keys[order], persistent=False)
-        values = torch.tensor(strength.to_numpy(), dtype=torch.float32).clamp(0, 0.99)
-        self.register_buffer("prior_strength", values[order], persistent=False)
-        studied = torch.zeros(2, size, dtype=torch.bool)  # a gene that the prior never saw is no negative of it
-        studied[0, torch.tensor(edges["source"].to_numpy())] = True
-        studied[1, torch.tensor(edges["target"].to_numpy())] = True
-        self.register_buffer("studied", studied, persistent=False)
-        self.vocab_size = size
-
-    def prior(self, regulators: Tensor, targets: Tensor) -> Tensor:
-        """How surely the prior holds each pair, 0 where it does not: T, G tokens -> T G."""
-        keys = regulators[:, None] * self.vocab_size + targets
-        position = torch.searchsorted(self.prior_keys, keys).clamp_max(len(self.prior_keys) - 1)
-        return torch.where(self.prior_keys[position] == keys, self.prior_strength[position], 0.0)
+        self.config, self.sfm, self.vgae, self.evidence = config, sfm, vgae, evidence
+        sfm.embedding.gene_embedding.weight.requires_grad_(not sfm.config.freeze_loaded_gene_embeddings)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Routing]:
         """Every loss term before weighting, and the routing for the load balance."""
-        tokens, config = batch.tokens, self.config
+        tokens = batch.tokens
         routing = self.sfm.route(tokens)
         factors = routing.factors
         acts = tokens.is_tf[0]  # the cells of a batch share their genes
         genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][acts]
         scores = factors.u[:, acts] @ factors.v.transpose(1, 2)  # C T G
-        strength = self.prior(regulators, genes)  # T G
-        is_pair = self.studied[0, regulators][:, None] & self.studied[1, genes] & (regulators[:, None] != genes)
-        active = strength * (batch.activity[:, acts, None] * batch.activity[:, None]).sqrt()
-        safety = torch.exp(-config.safety * standardised(batch.level))
-        contrast = losses.edge_contrast(scores, active, is_pair, safety, config.sharpness)
-        pairs = torch.ones_like(scores, dtype=torch.bool)
-        prior = losses.prior_loss(scores, strength > 0, pairs, 512, 5.0, 0.1)
-        evidence = losses.elbo(
-            tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, config.min_scale
-        ) / len(genes)
+        evidence = self.evidence(regulators, genes, acts, batch.detection, batch.activity)
+        is_pair = regulators[:, None] != genes
+        elbo = losses.elbo(
+            tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, self.config.min_scale
+        )
+        known = self.evidence.known(regulators, genes) > 0
         terms = {
-            "edges": contrast,
-            "prior": prior,
-            "elbo": evidence,
-            "context": losses.context_contrast(factors.context()),
+            "cell": losses.divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten()),
+            "regulator": losses.divergence(evidence, scores, is_pair),
+            "context": self.context(factors, batch.programme),
+            "prior": losses.prior_loss(scores, known, torch.ones_like(scores, dtype=torch.bool), 512, 5.0, 0.1),
+            "elbo": elbo / len(genes),
             # The penalty grows like exp(spectral radius); its logarithm has a gradient that cannot overflow.
             "dag": losses.dag_penalty(factors).log1p(),
             "sparsity": losses.sparsity(factors, tokens.is_tf, tokens.is_gene),
         }
         return terms, routing
 
+    @staticmethod
+    def context(factors: Factors, programme: Tensor | None) -> Tensor:
+        """How far contexts are from the programmes; 0 where none are given."""
+        if programme is None:
+            return factors.u.new_zeros(())
+        every = torch.ones_like(programme[0], dtype=torch.bool)
+        return losses.divergence((programme + 1e-8).log(), factors.context(), every)
+
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         weights = dataclasses.asdict(self.config.weights)
         return sum(weights[name] * term for name, term in terms.items() if weights[name])
 
+    def optimizer(self) -> torch.optim.AdamW:
+        """Gene vectors learn slowly and are not decayed; norms, biases and bins are not decayed either."""
+        config = self.config
+        genes = self.sfm.embedding.gene_embedding.weight
+        rest = [p for p in self.parameters() if p is not genes]
+        groups = [
+            {
+                "params": [p for p in rest if p.ndim > 1],
+                "lr": config.learning_rate,
+                "weight_decay": config.weight_decay,
+            },
+            {"params": [p for p in rest if p.ndim <= 1], "lr": config.learning_rate, "weight_decay": 0.0},
+        ]
+        if genes.requires_grad:
+            groups.append({"params": [genes], "lr": config.gene_learning_rate, "weight_decay": 0.0})
+        return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
-def standardised(level: Tensor) -> Tensor:
-    """Levels of a cell's genes on one scale: C G."""
-    centered = level - level.mean(1, keepdim=True)
-    return (centered / level.std(1, keepdim=True).clamp_min(1e-6)).clamp(-2.5, 2.5)
+    def measure(self, routing: Routing) -> dict[str, Tensor]:
+        """The offsets that this batch's tokens ask of each router, times the number of tokens, and that number."""
+        sums = {}
+        for name, router, logits in self.routers(routing):
+            beta = balanced_beta(logits.float(), router.gating.beta_qb, router.gating.k)
+            tokens = beta.new_tensor(float(len(logits)))
+            sums |= {f"{name}.beta": beta * tokens, f"{name}.tokens": tokens}
+        return sums
+
+    def after_step(self, sums: dict[str, Tensor]) -> None:
+        """Move the routers' offsets towards an equal load of all factors: the mean over tokens, as published."""
+        for name in ("tf_router", "tg_router"):
+            if f"{name}.beta" in sums:
+                getattr(self.sfm, name).gating.update(sums[f"{name}.beta"] / sums[f"{name}.tokens"])
+
+    def routers(self, routing: Routing):
+        """Routers whose load is balanced, with their logits."""
+        for name, logits in (("tf_router", routing.tf_logits), ("tg_router", routing.tg_logits)):
+            router = getattr(self.sfm, name)
+            if router.is_balanced():
+                yield name, router, logits
+
+    def parts(self) -> Iterable[nn.Module]:
+        """The encoder's blocks."""
+        return list(self.sfm.backbone.layers)
 
 
 def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     """Train, or take up a stopped run where its last checkpoint left it.
+
+    Under torchrun or Slurm, or with ``config.machine.devices`` above 1, this is one of several processes.
 
     Parameters
     ----------
@@ -113,70 +136,69 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     Returns
     -------
     The model folder, ``RUN/model``: `sccafm.load` reads it. The run folder also holds config.json, log.csv with every
-    loss term, and the checkpoint.
+    loss term, curves.png, the surveys of the data, and the checkpoint.
 
     Raises
     ------
+    ImportError
+        The extra "train" is not installed.
     ValueError
-        The run folder belongs to another configuration.
+        The run folder belongs to another configuration, a file cannot be trained on, or the processes do not fit.
     FloatingPointError
-        A loss is not finite: step, term and data set are named.
+        A loss is not finite: step, term and file are named.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    fabric = connect(config.machine, config.device, config.batches, lambda objective: objective.task.parts())
+    try:
+        return run(fabric, config, progress)
+    finally:
+        disconnect()
+
+
+def run(fabric, config: TrainSFM, progress: bool) -> Path:
+    """What `train_sfm` does, in one of the processes."""
     config.run.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    check_run(config.run, settings)
-    release = find_release(config.init, None, False)
-    files = find_files(release, required=TABLES)
+    if fabric.is_global_zero:
+        check_run(config)
+    fabric.barrier()
+    files = find_files(find_release(config.init, None, False), required=TABLES)
     lexicon = read_lexicon(files)
-    corpus = Corpus(config, lexicon, progress)
-    device = choose_device(config.device)
-    sfm, vgae = build(config, files, lexicon, corpus)
-    trainer = Trainer(config, lexicon, sfm, vgae).to(device)
-    optimizer = make_optimizer(trainer)
-    checkpoint = config.run / CHECKPOINT
-    first = load_checkpoint(checkpoint, trainer, optimizer) if checkpoint.exists() else 0
-    log = Log(config.run / "log.csv", list(dataclasses.asdict(config.weights)), first)
-    validation = corpus.validation_batches(VALIDATION_BATCHES)
-    bar = tqdm(initial=first, total=config.steps, desc="training", unit="step", disable=not progress)
-    with ThreadPoolExecutor(1) as reader, bar:
-        upcoming = reader.submit(corpus.train_batch, first)
-        for step in range(first, config.steps):
-            batch = upcoming.result().to(device)
-            upcoming = reader.submit(corpus.train_batch, step + 1)
-            terms = train_step(trainer, optimizer, batch, step)
-            bar.update()
-            if (step + 1) % config.log_every == 0:
-                bar.set_postfix(loss=f"{terms['total']:.3f}", edges=f"{terms['edges']:.3f}")
-                log.add(step + 1, "train", terms)
-            if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
-                log.add(step + 1, "validation", validate(trainer, validation, device))
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                save_checkpoint(checkpoint, trainer, optimizer, step + 1)
-        cancel(upcoming)
-    return write_model(config.run / "model", trainer, files)
+    ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
+    corpus = Corpus(config, lexicon, progress, **ranks)
+    engine = None
+    try:
+        evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
+        networks = build(config, files, lexicon, corpus)
+        kept = copy.deepcopy(networks) if fabric.is_global_zero else None
+        engine = Engine(fabric, config, Trainer(config, *networks, evidence), corpus, config.run, progress)
+        trained = engine.fit()
+    finally:
+        corpus.close()
+        if engine is not None:
+            engine.close()
+    if fabric.is_global_zero:
+        write_model(kept, config, files, trained, corpus)
+    fabric.barrier()
+    return config.run / "model"
 
 
-def cancel(upcoming: Future) -> None:
-    if not upcoming.cancel():
-        upcoming.result()
-
-
-def check_run(run: Path, settings: dict) -> None:
-    """A run folder belongs to one configuration; its length, threads and device may change, at the price of other bits."""
-    path = run / "config.json"
-    if path.exists() and (run / CHECKPOINT).exists():  # before the first checkpoint nothing was trained
-        found = json.loads(path.read_text())
-        free = ("steps", "threads", "device", "checkpoint_every", "run")
-        differing = [k for k, v in settings.items() if k not in free and found.get(k) != v]
+def check_run(config: TrainSFM) -> None:
+    """A run folder belongs to one configuration; what is in `FREE` may change, at the price of other bits."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    path = config.run / "config.json"
+    if path.exists() and (config.run / CHECKPOINT).exists():  # before the first checkpoint nothing was trained
+        found = json.loads(json.dumps(dataclasses.asdict(read_config(path)), default=str))
+        differing = [k for k, v in settings.items() if k not in FREE and found[k] != v]
         if differing:
-            raise ValueError(f"{run} belongs to another configuration (it differs in {differing}); choose a new folder")
+            raise ValueError(
+                f"{config.run} belongs to another configuration (it differs in {differing}); choose a new folder"
+            )
         if found["steps"] != settings["steps"]:
             warnings.warn(
-                f"{run} was begun for {found['steps']:,} steps and goes on to {settings['steps']:,}: the learning rate "
-                "follows the new cosine from here, so that the model is not that of an unbroken run",
-                stacklevel=3,
+                f"{config.run} was begun for {found['steps']:,} steps and goes on to {settings['steps']:,}: the learning "
+                "rate follows the new cosine from here, so that the model is not that of an unbroken run",
+                stacklevel=4,
             )
     write_whole(path, lambda p: p.write_text(json.dumps(settings, indent=2) + "\n"))
 
@@ -209,129 +231,19 @@ def warn_ignored(section: str, asked, loaded, default) -> None:
     ignored = [key for key in asked if asked[key] not in (loaded[key], default[key])]
     if ignored:
         told = ", ".join(f"{section}.{key}={asked[key]!r} (the model has {loaded[key]!r})" for key in ignored)
-        warnings.warn(f"with init the network comes from the model folder; without effect: {told}", stacklevel=4)
+        warnings.warn(f"with init the network comes from the model folder; without effect: {told}", stacklevel=5)
 
 
-def make_optimizer(trainer: Trainer) -> torch.optim.AdamW:
-    """Gene vectors learn slowly and are not decayed; norms, biases and bins are not decayed either."""
-    config = trainer.config
-    genes = trainer.sfm.embedding.gene_embedding.weight
-    rest = [p for p in trainer.parameters() if p is not genes]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "lr": config.learning_rate, "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim <= 1], "lr": config.learning_rate, "weight_decay": 0.0},
-    ]
-    genes.requires_grad_(not trainer.sfm.config.freeze_loaded_gene_embeddings)
-    if genes.requires_grad:
-        groups.append({"params": [genes], "lr": config.gene_learning_rate, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    for group in optimizer.param_groups:
-        group["peak"] = group["lr"]
-    return optimizer
+def write_model(
+    networks: tuple[SFM, VGAE], config: TrainSFM, files: dict[str, Path], trained: Path, corpus: Corpus
+) -> None:
+    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on.
 
-
-def schedule(step: int, config: TrainSFM) -> float:
-    """Share of the peak learning rate: linear rise, then a cosine down to 5 %."""
-    rise = min(1.0, (step + 1) / max(config.warmup, 1))
-    return rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1))))
-
-
-def train_step(trainer: Trainer, optimizer: torch.optim.AdamW, batch: Batch, step: int) -> dict[str, float]:
-    """One optimiser step; returns every term and the total as numbers."""
-    config = trainer.config
-    torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and sampling of this step
-    trainer.train()
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * schedule(step, config)
-    terms, routing = trainer(batch)
-    total = trainer.total(terms)
-    numbers = {name: term.item() for name, term in terms.items()} | {"total": total.item()}
-    check_finite(numbers, step, batch.dataset)
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    norm = nn.utils.clip_grad_norm_(trainer.parameters(), config.clip)
-    check_finite({"gradient": norm.item()}, step, batch.dataset)
-    optimizer.step()
-    balance(trainer.sfm, routing)
-    return numbers
-
-
-def balance(sfm: SFM, routing: Routing) -> None:
-    """Move the routers' offsets towards an equal load of all factors."""
-    for router, logits in ((sfm.tf_router, routing.tf_logits), (sfm.tg_router, routing.tg_logits)):
-        if router.is_balanced():
-            gating = router.gating
-            gating.update(balanced_beta(logits.detach().float(), gating.beta_qb, gating.k))
-
-
-def check_finite(numbers: dict[str, float], step: int, dataset: str) -> None:
-    bad = [name for name, value in numbers.items() if not math.isfinite(value)]
-    if bad:
-        raise FloatingPointError(
-            f"step {step}: {bad[0]} is {numbers[bad[0]]} on a batch of {dataset}; the run stops here"
-        )
-
-
-@torch.no_grad()
-def validate(trainer: Trainer, batches: list[Batch], device: torch.device) -> dict[str, float]:
-    """Mean of every term over held-out cells."""
-    trainer.eval()
-    sums: dict[str, float] = {}
-    for number, batch in enumerate(batches):
-        torch.manual_seed(number)  # the autoencoder samples in evaluation too
-        terms, _ = trainer(batch.to(device))
-        for name, term in (terms | {"total": trainer.total(terms)}).items():
-            sums[name] = sums.get(name, 0.0) + float(term) / len(batches)
-    return sums
-
-
-def save_checkpoint(path: Path, trainer: Trainer, optimizer: torch.optim.AdamW, step: int) -> None:
-    """Weights and moments in one file that appears whole."""
-    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in trainer.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
-    write_whole(path, lambda p: save_file(tensors, p, {"step": str(step)}))
-
-
-def load_checkpoint(path: Path, trainer: Trainer, optimizer: torch.optim.AdamW) -> int:
-    """Fill networks and optimiser; returns the number of steps done."""
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
-    trainer.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return step
-
-
-class Log:
-    """Loss terms as CSV; rows after the checkpoint that a run is taken up from are dropped, for they come again."""
-
-    def __init__(self, path: Path, terms: list[str], first: int):
-        self.path, self.columns = path, ["step", "part", *terms, "total"]
-        kept = []
-        if path.exists() and first:
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= first]
-        self._write("w", kept, header=True)
-
-    def add(self, step: int, part: str, numbers: dict[str, float]) -> None:
-        self._write("a", [{"step": step, "part": part} | {k: f"{v:.6g}" for k, v in numbers.items()}], header=False)
-
-    def _write(self, mode: str, rows: list[dict], header: bool) -> None:
-        with self.path.open(mode, newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if header:
-                writer.writeheader()
-            writer.writerows(rows)
-
-
-def write_model(folder: Path, trainer: Trainer, files: dict[str, Path]) -> Path:
-    """The trained model as a folder that `sccafm.load` reads, with the tables it was trained on."""
+    `networks` are whole ones on the CPU: those that trained may be spread over processes.
+    """
+    folder = config.run / "model"
+    for name, network in zip(("sfm.", "vgae."), networks, strict=True):
+        network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
-    save_sfm(folder / "models", trainer.sfm, trainer.vgae)
-    return folder
+    save_sfm(folder / "models", *networks)
+    write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)

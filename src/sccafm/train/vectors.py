@@ -1,21 +1,19 @@
 """Gene vectors to start from: what genes do, where they are expressed, and how well the prior knows them."""
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
 
 from sccafm.lexicon import Lexicon
-from sccafm.train.corpus import Corpus, cluster_profiles
+from sccafm.train.corpus import Corpus
 
-EXPRESSION_COLUMNS, DEGREE_COLUMNS = 29, 2
-PROFILES_PER_DATASET = 40
+EXPRESSION_SHARE = 3 / 8  # of the columns
 
 
 def gene_vectors(function: np.ndarray, corpus: Corpus, lexicon: Lexicon) -> np.ndarray:
     """Starting vectors: V D float32.
 
-    The leading columns of the function vectors (GO and Reactome membership), then an SVD of expression profiles of the
-    corpus, the gene's usual level, and the log of its out- and in-degree in the prior. Blocks have root mean square 1
-    per entry, level and degrees 2.
+    The leading columns of the function vectors (GO and Reactome membership), then the corpus's expression profiles, the
+    gene's usual level in human and mouse, the share of files that detect it, and the log of its out- and in-degree in the
+    prior. Blocks have root mean square 1 per entry, levels, breadth and degrees 2.
 
     Parameters
     ----------
@@ -27,13 +25,11 @@ def gene_vectors(function: np.ndarray, corpus: Corpus, lexicon: Lexicon) -> np.n
         For the prior's degrees.
     """
     size, width = function.shape
-    profiles = cluster_profiles(corpus.datasets, size, PROFILES_PER_DATASET, corpus.config.seed)
-    expression = TruncatedSVD(EXPRESSION_COLUMNS, random_state=corpus.config.seed).fit_transform(profiles)
+    expression = corpus.profiles[:, : int(EXPRESSION_SHARE * width)]
     edges = lexicon.prior_tokens
-    degrees = [np.bincount(edges[end], minlength=size) for end in ("source", "target")]
-    level = np.mean([corpus.usual[species] for species in ("human", "mouse")], 0)
-    single = [standardised(np.log1p(degree)) for degree in degrees] + [standardised(level)]
-    keep = width - EXPRESSION_COLUMNS - len(single)
+    degrees = [np.log1p(np.bincount(edges[end], minlength=size)) for end in ("source", "target")]
+    single = [standardised(x) for x in (*degrees, *corpus.usual.values(), corpus.breadth)]
+    keep = width - expression.shape[1] - len(single)
     blocks = [unit(function[:, :keep]), unit(expression), 2 * np.stack(single, 1)]
     return np.concatenate(blocks, 1).astype(np.float32)
 

@@ -1,0 +1,91 @@
+"""The card of a trained model: what it was trained on, how, and how far it came. Every figure comes from the run."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sccafm.nn import SFMConfig
+from sccafm.train.config import TrainSFM
+from sccafm.train.files import File
+
+HEADER = """---
+library_name: sccafm
+tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
+---
+"""
+LIMITS = """The score ranks the edges of a cell; it is not a probability, and a missing edge is not evidence of absence. Known edges
+come from the prior network that the model was trained on: `in_prior` tells which. How it ranks edges beside simple
+methods has to be measured: `sccafm.evaluate`."""
+LEFT_OUT = ("sfm", "vgae", "data", "run", "init", "threads", "device", "machine")  # sizes stand in sfm_config.json
+
+
+def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence[File], bad: dict[Path, str]) -> None:
+    """Write README.md and curves.png beside the weights.
+
+    Parameters
+    ----------
+    folder
+        Of the weights.
+    config
+        Of the run, whose folder holds log.csv and curves.png.
+    sizes
+        Of the network.
+    files, bad
+        What was trained on, and what was left out.
+    """
+    log = pd.read_csv(config.run / "log.csv")
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in LEFT_OUT}
+    held_out = log[log["part"] == "validation"]
+    last = held_out.loc[held_out["total"].idxmin()] if config.patience else held_out.iloc[-1]
+    terms = ", ".join(f"{term} {last[term]:.3f}" for term in log.columns[2:])
+    begun = "new weights" if config.init is None else f"the weights of {Path(config.init).name}"
+    content = f"""{HEADER}
+# {config.run.resolve().name}
+
+A structure module: width {sizes.embed_dim}, {sizes.num_layers} layers, {sizes.num_heads} heads, {sizes.num_factors}
+factors, of which each gene chooses {sizes.topk or sizes.num_factors}. `sccafm.load()` reads the folder above this one.
+
+## Training
+
+From {begun}: {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed
+{config.seed}. {config.validation_share:.0%} of the cells of each file were held out; terms on them at that step: {terms}.
+
+![Loss terms by step](curves.png)
+
+```json
+{json.dumps(settings, indent=1, default=str)}
+```
+
+## Data
+
+{data_table(files)}
+{left_out(bad)}
+## Limits
+
+{LIMITS}
+"""
+    (folder / "README.md").write_text(content.lstrip("\n"))
+    if (config.run / "curves.png").exists():
+        shutil.copyfile(config.run / "curves.png", folder / "curves.png")
+
+
+def data_table(files: Sequence[File]) -> str:
+    rows = [f"| {f.name} | {f.species} | {len(f.cells):,} | {len(f.tokens):,} |" for f in files]
+    total = (
+        f"{len(files)} files, {sum(len(f.cells) for f in files):,} cells; genes are those that the vocabulary knows."
+    )
+    return "\n".join([total, "", "| file | species | cells | genes |", "| --- | --- | --- | --- |", *rows])
+
+
+def left_out(bad: dict[Path, str]) -> str:
+    if not bad:
+        return ""
+    return (
+        "\nLeft out:\n\n"
+        + "\n".join(f"- {path.name}: {told.removeprefix(f'{path}: ')}" for path, told in bad.items())
+        + "\n"
+    )

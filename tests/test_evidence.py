@@ -1,0 +1,131 @@
+"""The evidence for an edge against a plain loop, what each weight takes away, and programmes."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_train import evidence_of, lexicon  # noqa: F401
+
+from sccafm.train import evidence as module
+from sccafm.train.config import EvidenceWeights
+from sccafm.train.evidence import fit_affinity, standardised
+from sccafm.train.files import DataSet
+from sccafm.train.programmes import fit_programmes
+
+
+def plain_standard(values):
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return [min(max((v - mean) / spread, -2.5), 2.5) for v in values]
+
+
+def case(lexicon):  # noqa: F811
+    edges = lexicon.prior_tokens
+    regulators = torch.tensor(edges["source"].unique()[:3])
+    genes = torch.cat([regulators, torch.tensor(edges["target"].unique()[5:12])])
+    acts = torch.zeros(len(genes), dtype=torch.bool)
+    acts[:3] = True
+    generator = torch.Generator().manual_seed(0)
+    detection, activity = (torch.rand(2, len(genes), generator=generator) for _ in range(2))
+    return regulators, genes, acts, detection, 0.9 * activity
+
+
+def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(lexicon):  # noqa: F811
+    edges = lexicon.prior_tokens
+    known = {(s, t): c for s, t, c in zip(edges["source"], edges["target"], edges["confidence"], strict=True)}
+    regulators, targets = edges["source"].unique()[:40], edges["target"].unique()[:50]
+    found = evidence_of(lexicon).known(torch.tensor(regulators), torch.tensor(targets))
+    expected = [[min(known.get((s, t), 0.0), 0.99) for t in targets] for s in regulators]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert 0 < (found > 0).sum() < found.numel()
+
+
+def test_evidence_equals_the_loop(lexicon):  # noqa: F811
+    evidence = evidence_of(lexicon)
+    regulators, genes, acts, detection, activity = case(lexicon)
+    found = evidence(regulators, genes, acts, detection, activity)
+    assert found.shape == (2, 3, 10)
+    w = evidence.weights
+    for c in range(2):
+        seen, lively = plain_standard(detection[c].tolist()), plain_standard(activity[c].tolist())
+        for i in range(3):
+            for j in range(10):
+                known = float(evidence.known(regulators[i : i + 1], genes[j : j + 1]))
+                target = w.detection * seen[j] + w.activity * lively[j]
+                target += w.breadth * float(evidence.breadth[genes[j]]) + w.regulates * float(evidence.degree[genes[j]])
+                regulator = w.degree * float(evidence.degree[regulators[i]])
+                regulator += w.regulator_detection * seen[i] + w.regulator_activity * lively[i]
+                pair = w.known * known * math.sqrt(float(activity[c, i] * activity[c, j]))
+                pair += w.coactivity * lively[i] * lively[j]
+                assert float(found[c, i, j]) == pytest.approx(target + regulator + pair, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(EvidenceWeights) if f.name != "affinity"])
+def test_each_weight_takes_its_term_away(name, lexicon):  # noqa: F811
+    args = case(lexicon)
+    full = evidence_of(lexicon)(*args)
+    assert not torch.allclose(full, evidence_of(lexicon, **{name: 0.0})(*args))
+    nothing = EvidenceWeights(**{f.name: 0.0 for f in dataclasses.fields(EvidenceWeights)})
+    alone = evidence_of(lexicon, **dataclasses.asdict(dataclasses.replace(nothing, **{name: 1.0})))(*args)
+    assert alone.abs().max() > 0
+
+
+def test_affinity_tells_pairs_of_one_kind_from_exchanged_ones(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_STEPS", 200)
+    kind = torch.arange(40) % 2  # regulators of a kind act on targets of the same kind
+    profiles = torch.stack([kind * 2.0 - 1, torch.linspace(-1, 1, 40)], 1)
+    source, target = (x.flatten() for x in torch.meshgrid(torch.arange(20), torch.arange(20, 40), indexing="ij"))
+    same = kind[source] == kind[target]
+    sends, receives = fit_affinity(profiles, source[same], target[same], seed=0)
+    product = (sends @ receives.T)[source, target]
+    assert product[same].min() > product[~same].max()
+    again, _ = fit_affinity(profiles, source[same], target[same], seed=0)
+    assert torch.equal(sends, again)
+
+
+def test_fitting_affinity_leaves_the_random_state_alone(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_STEPS", 2)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    fit_affinity(torch.rand(5, 2, generator=torch.Generator()), torch.tensor([0, 1]), torch.tensor([2, 3]), seed=0)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_standardised_rows_have_mean_0_and_spread_1_and_a_limit():
+    rows = standardised(torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) * 7 + 2)
+    assert torch.allclose(rows.mean(1), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(rows.std(1), torch.ones(3), atol=1e-5)
+    assert standardised(torch.tensor([[0.0] * 50 + [9.0]])).max() == 2.5
+    assert (standardised(torch.ones(1, 5)) == 0).all()
+
+
+def cells_of_kinds(kinds: int = 3, each: int = 20) -> DataSet:
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    kind = np.repeat(np.arange(kinds), each)
+    genes = 4 * kinds
+    rate = np.where(np.arange(genes) // 4 == kind[:, None], 20.0, 1.0)
+    cells = np.arange(len(kind))
+    same = [np.flatnonzero(kind == k) for k in kind]
+    nothing = np.zeros(genes)
+    return DataSet(
+        "kinds", "human", sparse.csr_matrix(rng.poisson(rate).astype(np.float32)), np.arange(genes), np.arange(genes),
+        nothing > 1, nothing > 1, nothing, np.zeros((len(kind), 4), int),
+        np.stack([same[c][:5] for c in cells]).astype(np.int32), nothing, cells, cells[:0],
+    )  # fmt: skip
+
+
+def test_programmes_tell_kinds_of_cells_apart_and_their_shares_sum_to_one():
+    dataset = cells_of_kinds()
+    profiles = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 6)))[0]
+    usual = {"human": np.full(12, 6.0)}
+    programmes = fit_programmes([dataset], profiles, usual, 3, seed=0)
+    share = programmes.assign(dataset, np.arange(60))
+    np.testing.assert_allclose(share.sum(1), 1, rtol=1e-5)
+    led = share.argmax(1).reshape(3, 20)
+    assert all(len(set(row)) == 1 for row in led)
+    assert len(set(led[:, 0])) == 3
