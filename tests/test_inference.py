@@ -201,6 +201,8 @@ def test_receipt_is_printed_once(infer, toy_adata, capfd):
         ({"top_k": True}, "top_k must be a positive whole number"),
         ({"min_weight": 1.5}, "min_weight must lie between 0 and 1, got 1.5"),
         ({"min_weight": float("nan")}, "min_weight must lie between 0 and 1"),
+        ({"min_weight": "a"}, "min_weight must lie between 0 and 1, got 'a'"),
+        ({"n_top_genes": "all"}, "n_top_genes must be a whole number or None for every gene, got 'all'"),
         ({"batch_size": 0}, 'batch_size must be "auto" or a positive whole number, got 0'),
         ({"batch_size": "large"}, 'batch_size must be "auto" or a positive whole number'),
         ({"batch_size": 2.5}, 'batch_size must be "auto" or a positive whole number'),

@@ -268,7 +268,7 @@ def test_unknown_condition_is_refused(reading):
 
 def test_condition_keys_that_are_no_mapping_are_refused(reading):
     with pytest.raises(ValueError, match="condition_keys maps slots to obs columns, .*got 'tissue'"):
-        reading(condition_keys="tissue")
+        reading(data(), condition_keys="tissue")
 
 
 def test_species_key_without_effect_warns(reading):
