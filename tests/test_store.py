@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sccafm
-from sccafm.store import CellEdges, Store, read_edges, read_header, write_edges
+from sccafm.store import EDGE_TYPES, CellEdges, Store, read_edges, read_header, write_edges
 
 
 @pytest.fixture
@@ -58,11 +58,12 @@ def edges_of(counts):
     """counts[i] edges of cell i, with numbers that tell them apart."""
     cell = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
     edge = np.concatenate([np.arange(n) * 3 for n in counts] or [[]]).astype(np.int32)
-    return CellEdges(cell, edge, np.random.default_rng(0).random(len(cell)).astype(np.float32))
+    numbers = np.random.default_rng(0).random((3, len(cell))).astype(np.float32)
+    return CellEdges(cell, edge, *numbers)
 
 
 def assert_equal(found, expected):
-    for name in ("cell", "edge", "weight"):
+    for name in EDGE_TYPES:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
 
 
@@ -77,7 +78,7 @@ def test_edges_of_chosen_cells_come_back_in_the_order_asked_for(tmp_path_factory
         write_edges(edges, path)
         found = read_edges(path, wanted)
     rows = [row for cell in wanted for row in np.flatnonzero(edges.cell == cell)]
-    assert_equal(found, CellEdges(edges.cell[rows], edges.edge[rows], edges.weight[rows]))
+    assert_equal(found, CellEdges(*(getattr(edges, name)[rows] for name in EDGE_TYPES)))
     assert_equal(edges.of(wanted), found)
 
 
@@ -93,7 +94,7 @@ def test_files_read_with_plain_pandas_and_join(infer, tmp_path):
     cells = pd.read_parquet(tmp_path / "run/cells.parquet")
     joined = pd.concat(parts, ignore_index=True).merge(edges, on="edge")
     joined["cell"] = cells["cell"].to_numpy()[joined["cell"]]
-    columns = ["cell", "source", "target"]
+    columns = ["cell", "source", "target", "prior_sources"]
     expected = grn.to_frame().astype({name: str for name in columns}).sort_values(columns, ignore_index=True)
     found = joined.astype({name: str for name in columns}).sort_values(columns, ignore_index=True)
     pd.testing.assert_frame_equal(found[expected.columns], expected)

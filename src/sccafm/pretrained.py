@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sccafm.calibration import Calibration, read_calibration
 from sccafm.conditions import Conditions
 from sccafm.genes import Vocabulary
 from sccafm.lexicon import Lexicon, read_lexicon
@@ -36,6 +37,8 @@ CANDIDATES = {
     "mouse_tfs": ("resources/mouse_tfs.csv", "mouse_tfs.csv"),
     "omnipath": ("resources/OmniPath.csv", "OmniPath.csv"),
     "homologous": ("resources/homologous.csv", "homologous.csv"),
+    "calibration": ("models/calibration.json", "calibration.json"),
+    "calibration_tensors": ("models/calibration.safetensors", "calibration.safetensors"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
 }
@@ -59,6 +62,7 @@ class Model:
     revision: str | None
     weights_hash: str  # sha256 of the structure module's weights file
     files: Mapping[str, Path]  # logical name -> file that was read
+    calibration: Calibration | None = None  # None in a release without one
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -144,6 +148,7 @@ def load(
     efm = None
     if "efm_config" in files and "efm_model" in files:
         efm = load_efm(files["efm_config"], files["efm_model"], *sizes)
+    weights_hash = hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest()
     return Model(
         sfm=sfm.to(device).eval(),
         vgae=vgae and vgae.to(device).eval(),
@@ -151,8 +156,9 @@ def load(
         lexicon=lexicon,
         source="bundled" if source is None else str(source),
         revision=revision,
-        weights_hash=hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest(),
+        weights_hash=weights_hash,
         files=files,
+        calibration=read_calibration(files, weights_hash),
     )
 
 
