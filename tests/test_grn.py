@@ -257,7 +257,7 @@ def test_context_is_the_share_of_regulation_of_each_factor(grn):
 
 def test_label_and_entropy_follow_from_the_context(grn):
     context = grn.context.to_numpy().astype(np.float64)
-    assert grn.context_label.tolist() == grn.context.columns[context.argmax(1)].tolist()
+    assert grn.context_label.tolist() == grn.context.columns[context.argmax(1)].tolist()  # no names in this model
     assert grn.context_entropy.between(0, np.log(context.shape[1])).all()
     slow = [-sum(p * np.log(p) for p in row if p > 0) for row in context]
     np.testing.assert_allclose(grn.context_entropy, slow, atol=1e-9)

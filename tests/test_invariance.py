@@ -14,7 +14,6 @@ from sccafm.batch import Tokens
 from sccafm.reading import read
 from sccafm.tokenizer import tokenize
 
-
 # Columns that a cell has whatever the data set; sign and qvalue are statements about it within its data set.
 OF_THE_CELL = ["source", "target", "weight", "confidence", "in_prior", "prior_sources"]
 

@@ -3,7 +3,7 @@
 Rows are ``source -> target`` throughout: regulators in rows, targets in columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from sccafm.calibration import confidence_of, levels, row_quantiles
+from sccafm.contexts import Explanation, enrichment, explain, where_active
 from sccafm.null import benjamini_hochberg, group_pvalues
 from sccafm.pairs import Pairs, pairs_of
 from sccafm.store import (
@@ -27,6 +28,7 @@ from sccafm.store import (
     read_cell,
     read_header,
     read_part,
+    read_row,
 )
 
 ALL = "all"  # the one group of a run without groupby
@@ -278,9 +280,9 @@ class GRN:
 
     @cached_property
     def context_label(self) -> pd.Series:
-        """The factor that carries most of a cell's regulation, categorical."""
+        """The factor that carries most of a cell's regulation, by name: categorical over all factors."""
         codes = self.arrays["context"].argmax(1)
-        labels = pd.Categorical.from_codes(codes, self.context.columns)
+        labels = pd.Categorical.from_codes(codes, self.params["factors"])
         return pd.Series(labels, index=self.cells, name="context")
 
     @cached_property
@@ -310,26 +312,82 @@ class GRN:
             raise KeyError("the model of this GRN has no calibration, so it cannot say how unusual a cell is")
         return pd.Series(self.arrays["ood"], index=self.cells, name="ood")
 
-    def factors_table(self, n_top: int = 5) -> pd.DataFrame:
+    def factors_table(self, n_top: int = 5, sets: Mapping[str, frozenset] | None = None) -> pd.DataFrame:
         """What each factor is made of.
+
+        Parameters
+        ----------
+        n_top
+            How many regulators and targets are listed.
+        sets
+            Gene sets, name -> symbols, e.g. ``sccafm.resources.read_gene_sets()`` for those of GO and Reactome that
+            ship. Symbols are compared in upper case.
 
         Returns
         -------
-        DataFrame, one row per factor: share of cells that it leads, mean share of a cell's regulation, and the
-        regulators and targets that give it most of their weight (mean over cells, strongest first).
+        DataFrame, one row per factor: its name in the model, share of cells that it leads, mean share of a cell's
+        regulation, and the regulators and targets that give it most of their weight (mean over cells, strongest first).
+        With groups also active_in: the groups in whose cells it carries most. With sets also term, fdr and overlap: the
+        set that its 100 strongest targets are most enriched in (`contexts.enrichment`), None where no set shares three.
         """
-        regulators = top_names(self.sums["u"], self.regulators, n_top)
-        targets = top_names(self.sums["v"], self.targets, n_top)
         led = self.context_label.value_counts(sort=False, normalize=True)
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
+                "name": self.params["factors"],
                 "share_of_cells": led.to_numpy(),
                 "mean_context": self.arrays["context"].mean(0),
-                "top_regulators": regulators,
-                "top_targets": targets,
+                "top_regulators": top_names(self.sums["u"], self.regulators, n_top),
+                "top_targets": top_names(self.sums["v"], self.targets, n_top),
             },
             index=self.context.columns,
         )
+        if self.groups.name != ALL:
+            active = where_active(self.arrays["context"], self.groups)
+            table["active_in"] = [", ".join(f"{group} ({share:.1%})" for group, share in best) for best in active]
+        if sets is not None:
+            symbols = pd.Index(self.genes["symbol"].str.upper())
+            best = [enrichment(weight, symbols, sets).head(1).to_dict("records") for weight in self.sums["v"].T]
+            for column in ("term", "fdr", "overlap"):
+                table[column] = [found[0][column] if found else None for found in best]
+        return table
+
+    def explain(self, source: str, target: str, cell: str) -> Explanation:
+        """Which factors made an edge of a cell, and how the cell differs from the average; needs ``keep_factors=True``.
+
+        Parameters
+        ----------
+        source, target
+            A regulator and a gene, by name.
+        cell
+            Name of the cell.
+
+        Raises
+        ------
+        KeyError
+            The GRN keeps no factors, or does not know a name.
+        """
+        for name, index, kind in ((source, self.regulators, "regulator"), (target, self.targets, "gene")):
+            if name not in index:
+                raise KeyError(f"{name!r} is no {kind} of this GRN; they look like {index[0]!r}")
+        (position,) = self._positions([cell])
+        rows = {"u": self.regulators.get_loc(source), "v": self.targets.get_loc(target)}
+        u, v = (self._factor_rows(name, row) for name, row in rows.items())
+        return explain(u, v, int(position), self.params["factors"], self.context.columns, (source, target, cell))
+
+    def _factor_rows(self, name: str, row: int) -> np.ndarray:
+        """One gene's factors in every cell: C M."""
+        self._check_factors()
+        if isinstance(self.edges, StoredEdges):
+            index, value = (
+                read_row(self.edges.folder, len(self), f"{name}_{kind}", row) for kind in ("index", "value")
+            )
+        else:
+            index, value = (self.arrays[f"{name}_{kind}"][:, row] for kind in ("index", "value"))
+        return unpack_factors(index, value, self.context.shape[1])
+
+    def _check_factors(self) -> None:
+        if not self.params["run"]["keep_factors"]:
+            raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
 
     def factors(self, cell: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """One cell's factors, for runs with ``keep_factors=True``.
@@ -338,8 +396,7 @@ class GRN:
         -------
         u: regulators x factors, v: targets x factors; ``u @ v.T`` are the cell's scores.
         """
-        if not self.params["run"]["keep_factors"]:
-            raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
+        self._check_factors()
         (position,) = self._positions([cell])
         size = self.context.shape[1]
         if isinstance(self.edges, StoredEdges):

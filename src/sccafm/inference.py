@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from sccafm.batch import Factors, Tokens
 from sccafm.calibration import Calibration, confidence_of, levels, out_of_distribution, row_quantiles
-from sccafm.grn import ALL, GRN, pack_factors, read_grn
+from sccafm.grn import ALL, GRN, factor_names, pack_factors, read_grn
 from sccafm.lexicon import Lexicon
 from sccafm.nn import SFM
 from sccafm.null import NULL_CELLS, CellTest, Null, fit_null, permuted_cells, sample_cells
@@ -429,6 +429,7 @@ def parameters(model: Model, reading: Reading, run: dict) -> dict:
         "device": str(model.device),
         "receipt": reading.receipt.to_dict(),
         "calibration": card(model.calibration),
+        "factors": list(model.contexts or factor_names(model.sfm.config.num_factors)),
         "run": run,
     }
 

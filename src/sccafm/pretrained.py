@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +40,7 @@ CANDIDATES = {
     "homologous": ("resources/homologous.csv", "homologous.csv"),
     "calibration": ("models/calibration.json", "calibration.json"),
     "calibration_tensors": ("models/calibration.safetensors", "calibration.safetensors"),
+    "contexts": ("models/contexts.json", "contexts.json"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
 }
@@ -63,6 +65,7 @@ class Model:
     weights_hash: str  # sha256 of the structure module's weights file
     files: Mapping[str, Path]  # logical name -> file that was read
     calibration: Calibration | None = None  # None in a release without one
+    contexts: tuple[str, ...] | None = None  # a name for each factor; None in a release without them
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -159,7 +162,23 @@ def load(
         weights_hash=weights_hash,
         files=files,
         calibration=read_calibration(files, weights_hash),
+        contexts=read_contexts(files, weights_hash),
     )
+
+
+def read_contexts(files: Mapping[str, Path], weights_hash: str) -> tuple[str, ...] | None:
+    """Names of the factors, as scripts/calibrate.py writes them; None if there are none for these weights."""
+    if "contexts" not in files:
+        return None
+    content = json.loads(files["contexts"].read_text())
+    if content["weights_hash"] != weights_hash:
+        warnings.warn(
+            f"{files['contexts']} names the factors of other weights and is not used; name them again: "
+            "python scripts/calibrate.py",
+            stacklevel=3,
+        )
+        return None
+    return tuple(factor["name"] for factor in content["factors"])
 
 
 def copy_tables(files: Mapping[str, Path], folder: Path) -> None:

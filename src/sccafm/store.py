@@ -240,6 +240,15 @@ def read_arrays(folder: Path, n_cells: int, name: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def read_row(folder: Path, n_cells: int, name: str, row: int) -> np.ndarray:
+    """One row of every cell's array; nothing else is read: C x what follows the second axis."""
+    parts = []
+    for number in range(n_parts(n_cells)):
+        with safe_open(part_path(folder, number, "safetensors"), "np") as file:
+            parts.append(file.get_slice(name)[:, row])
+    return np.concatenate(parts)
+
+
 def array_names(folder: Path) -> set[str]:
     """Names of the arrays that the parts hold."""
     with safe_open(part_path(folder, 0, "safetensors"), "np") as file:
