@@ -49,7 +49,9 @@ class GRN:
     groups: pd.Series  # group of each cell, categorical; "all" without groupby
     edges: CellEdges | StoredEdges  # kept edges, in memory or on disk
     pairs: Pairs = field(repr=False)  # what is known of a regulator-target pair whatever the cell
-    sums: dict[str, np.ndarray] = field(repr=False)  # scores: groups T G; expression: groups G; u: T M; v: G M, float64
+    sums: dict[str, np.ndarray] = field(
+        repr=False
+    )  # scores: groups T G; expression: groups G; u: T M; v: G M, float64; null_tail
     arrays: dict[str, np.ndarray] = field(repr=False)  # context: C M; summary: C D; ood: C; kept factors
     params: dict = field(repr=False)  # run card
     adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
@@ -266,7 +268,7 @@ class GRN:
         n = len(self) if group is None else self.group_sizes[group]
         values = np.full(mean.shape, np.nan)
         if self.pairs.n_null:
-            null = (self.pairs.null_mean, self.pairs.null_sd, self.pairs.n_null)
+            null = (self.pairs.null_mean, self.pairs.null_sd, self.pairs.n_null, self.sums["null_tail"])
             p = group_pvalues(mean.to_numpy(), n, *null)
             tested = self.targets.get_indexer(self.regulators)[:, None] != np.arange(len(self.targets))
             values[tested] = benjamini_hochberg(p[tested])

@@ -206,7 +206,8 @@ class Inference:
         regulators, targets = self.grn.in_prior.shape
         factors = self.sfm.config.num_factors
         groups = len(self.grn.groups.cat.categories)
-        return {
+        tail = {} if self.test is None else {"null_tail": self.test.null.group_tail}
+        return tail | {
             "scores": np.zeros((groups, regulators, targets)),
             "expression": np.zeros((groups, targets)),
             "u": np.zeros((regulators, factors)),

@@ -43,15 +43,12 @@ class Null:
     mean: np.ndarray  # T G float32
     sd: np.ndarray  # T G float32, n - 1
     n: int  # permuted cells
-    tail: np.ndarray  # per bin of the statistic: p-value, the share of permuted pairs at or above it
-
-    @property
-    def damping(self) -> np.float32:
-        """Added to each standard deviation, as in SAM (Tusher et al. 2001): pairs that hardly vary would lead else."""
-        return damping(self.sd)
+    tail: np.ndarray  # per bin of the statistic of a cell: p-value, the share of permuted pairs at or above it
+    group_tail: np.ndarray  # the same for means of groups
 
 
 def damping(sd: np.ndarray) -> np.float32:
+    """Added to each standard deviation, as in SAM (Tusher et al. 2001): pairs that hardly vary would lead else."""
     varying = sd[sd > 0]
     return np.float32(np.median(varying)) if varying.size else np.float32(1)
 
@@ -62,37 +59,68 @@ def fit_null(scores: list, self_edges: np.ndarray) -> Null:
     Parameters
     ----------
     scores
-        One function for each permuted cell that gives its scores, T G; each is called twice, so that only one matrix
-        is held at a time.
+        One function for each permuted cell that gives its scores, T G; each is called a few times, so that only one
+        matrix is held at a time.
     self_edges
         Flat positions that are no edges.
     """
     n = len(scores)
+    total, square = sums_of(scores)
+    mean, sd = spread(total, square, n)
+    damped = damping(sd)
+    counts = np.zeros(n_bins(), dtype=np.int64)
+    for score in scores:  # each permuted cell against the others
+        s = score().astype(np.float64)
+        others = spread(total - s, square - s * s, n - 1)
+        counts += histogram(s, *others, 1, n - 1, damped, self_edges)
+    halves = np.zeros(n_bins(), dtype=np.int64)
+    for half in (scores[: n // 2], scores[::2]):  # against the other half, both ways
+        some = sums_of(half)
+        parts = [(some, len(half)), ((total - some[0], square - some[1]), n - len(half))]
+        for (group, n_group), (rest, n_rest) in (parts, parts[::-1]):
+            halves += histogram(group[0] / n_group, *spread(*rest, n_rest), n_group, n_rest, damped, self_edges)
+    return Null(mean, sd, n, tail_of(counts), tail_of(halves))
+
+
+def sums_of(scores: list) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and sum of squares of some cells' scores: T G float64."""
     total = square = 0.0
     for score in scores:
         s = score().astype(np.float64)
         total, square = total + s, square + s * s
-    mean, variance = moments(total, square, n)
-    sd = np.sqrt(variance).astype(np.float32)
-    counts = np.zeros(n_bins(), dtype=np.int64)
-    for score in scores:  # each permuted cell against the others
-        s = score().astype(np.float64)
-        others, spread = moments(total - s, square - s * s, n - 1)
-        others, spread = others.astype(np.float32), np.sqrt(spread).astype(np.float32)
-        counts += np.bincount(bins(s, others, scale_of(spread, n - 1, damping(sd)), self_edges), minlength=n_bins())
-    counts[0] -= n * len(self_edges)
-    above = counts[::-1].cumsum()[::-1]
-    return Null(mean.astype(np.float32), sd, n, (above + 1.0) / (above[0] + 1.0))
+    return total, square
 
 
-def moments(total: np.ndarray, square: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def spread(total: np.ndarray, square: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (n - 1) of sums over n cells: float32."""
     mean = total / n
-    return mean, np.maximum(square - n * mean**2, 0) / max(n - 1, 1)
+    variance = np.maximum(square - n * mean**2, 0) / max(n - 1, 1)
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
-def scale_of(sd: np.ndarray, n: int, damped: np.float32) -> np.ndarray:
-    """One over the standard error of a cell's score beside the mean of `n` permuted ones."""
-    return np.float32(1) / ((sd + damped) * np.float32(np.sqrt(1 + 1 / n)))
+def histogram(
+    scores: np.ndarray,
+    mean: np.ndarray,
+    sd: np.ndarray,
+    n: int,
+    n_null: int,
+    damped: np.float32,
+    self_edges: np.ndarray,
+) -> np.ndarray:
+    """How many pairs fall into each bin of the statistic."""
+    counts = np.bincount(bins(scores, mean, scale_of(sd, n, n_null, damped), self_edges), minlength=n_bins())
+    counts[0] -= len(self_edges)
+    return counts
+
+
+def tail_of(counts: np.ndarray) -> np.ndarray:
+    above = counts[::-1].cumsum()[::-1]
+    return (above + 1.0) / (above[0] + 1.0)
+
+
+def scale_of(sd: np.ndarray, n: int, n_null: int, damped: np.float32) -> np.ndarray:
+    """One over the standard error of the mean of `n` cells beside that of `n_null` permuted ones, damped."""
+    return np.float32(1) / ((sd + damped) * np.float32(np.sqrt(1 / n + 1 / n_null)))
 
 
 def n_bins() -> int:
@@ -116,7 +144,7 @@ class CellTest:
 
     def __init__(self, null: Null, self_edges: np.ndarray):
         self.null, self.self_edges = null, self_edges
-        self.scale = scale_of(null.sd, null.n, null.damping)
+        self.scale = scale_of(null.sd, 1, null.n, damping(null.sd))
 
     def pvalues(self, scores: np.ndarray) -> np.ndarray:
         """T G; 1 for self-edges."""
@@ -140,8 +168,12 @@ def round_up(q: np.ndarray) -> np.ndarray:
     return (10.0 ** (-steps / QVALUES_A_DECADE)).astype(np.float32)
 
 
-def group_pvalues(mean: np.ndarray, n: int, null_mean: np.ndarray, null_sd: np.ndarray, n_null: int) -> np.ndarray:
-    """One-sided p-values that a group's mean scores exceed those of permuted cells: Student's t with n_null - 1.
+def group_pvalues(
+    mean: np.ndarray, n: int, null_mean: np.ndarray, null_sd: np.ndarray, n_null: int, tail: np.ndarray
+) -> np.ndarray:
+    """One-sided p-values that a group's mean scores exceed those of permuted cells: T G.
+
+    Conservative for a group of most of the cells of a small data set, whose genes have the very values of the null.
 
     Parameters
     ----------
@@ -149,12 +181,11 @@ def group_pvalues(mean: np.ndarray, n: int, null_mean: np.ndarray, null_sd: np.n
         T G, mean over the group's `n` cells.
     null_mean, null_sd
         T G, over `n_null` permuted cells.
+    tail
+        `Null.group_tail`.
     """
-    error = null_sd.astype(np.float64) * np.sqrt(1 / n + 1 / n_null)
-    above = mean - null_mean.astype(np.float64)
-    least = 1e-6  # a difference of rounding
-    statistic = np.where(np.abs(above) > least, above, 0.0) / np.maximum(error, least)
-    return stats.t.sf(statistic, n_null - 1)
+    scale = scale_of(null_sd, n, n_null, damping(null_sd))
+    return tail[bins(mean, null_mean, scale, np.zeros(0, int))].reshape(mean.shape)
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:

@@ -40,12 +40,21 @@ CANDIDATES = {
     "homologous": ("resources/homologous.csv", "homologous.csv"),
     "calibration": ("models/calibration.json", "calibration.json"),
     "calibration_tensors": ("models/calibration.safetensors", "calibration.safetensors"),
+    "genesets": ("models/genesets.gmt.gz", "genesets.gmt.gz"),
     "contexts": ("models/contexts.json", "contexts.json"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
 }
 REQUIRED = ("sfm_config", "sfm_model", "vocab", "cond_dict")
-BORROWED = ("human_tfs", "mouse_tfs", "omnipath", "homologous", "aliases")  # the bundle's own where a release has none
+BORROWED = (
+    "human_tfs",
+    "mouse_tfs",
+    "omnipath",
+    "homologous",
+    "aliases",
+    "genesets",
+)  # the bundle's own where a release has none
+FITTED = ("calibration", "calibration_tensors", "contexts")  # belong to the weights beside them alone
 SFM_PREFIX, VGAE_PREFIX = "foundation_modules.sfm.", "head_modules.vgae."
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "./folder" is none
 # Parameters that checkpoints carried before the renaming of 2026-05-05.
@@ -100,6 +109,7 @@ class Model:
         shutil.rmtree(partial, ignore_errors=True)
         copy_tables(self.files, partial)
         save_sfm(partial / "models", self.sfm, self.vgae)
+        self._copy_fitted(partial)
         if self.efm is not None:
             write_json(partial / "models/efm_config.json", {"efm": dataclasses.asdict(self.efm.config)})
             save_file(tensors(self.efm), partial / "models/efm_model.safetensors")
@@ -107,6 +117,16 @@ class Model:
             folder.rmdir()
         partial.rename(folder)
         return folder
+
+    def _copy_fitted(self, folder: Path) -> None:
+        """Copy calibration and names, and let them name the weights as they were just written."""
+        own = {"calibration": self.calibration, "calibration_tensors": self.calibration, "contexts": self.contexts}
+        digest = hashlib.sha256((folder / flat_name("sfm_model")).read_bytes()).hexdigest()
+        for name in (name for name, content in own.items() if content is not None):
+            path = folder / flat_name(name)
+            shutil.copyfile(self.files[name], path)
+            if path.suffix == ".json":
+                write_json(path, json.loads(path.read_text()) | {"weights_hash": digest})
 
 
 def load(
@@ -182,10 +202,10 @@ def read_contexts(files: Mapping[str, Path], weights_hash: str) -> tuple[str, ..
 
 
 def copy_tables(files: Mapping[str, Path], folder: Path) -> None:
-    """Copy everything but configs and weights into a folder of the flat layout."""
+    """Copy everything but configs, weights and what was fitted to weights into a folder of the flat layout."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
-        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm"):
+        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", *FITTED):
             shutil.copyfile(path, folder / flat_name(name))
 
 
