@@ -1,6 +1,7 @@
 """Confidence, calibration error and the out-of-distribution score, alone and through infer_grn."""
 
 import dataclasses
+import hashlib
 import json
 
 import anndata as ad
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from making import random_sfm, write_release
+from safetensors.numpy import save_file
 from scipy.special import expit
 
 import sccafm
@@ -208,3 +211,44 @@ def test_species_have_their_own_levels(model):
     summary = tensors["centers"][:1]
     human, mouse = (out_of_distribution(summary, values, genes, s, calibration)[0] for s in ("human", "mouse"))
     assert human < mouse
+
+
+# --- beside the weights
+
+
+@pytest.fixture
+def release(calibrated_model, tmp_path):
+    """A small model folder with a calibration and names."""
+    folder = write_release(tmp_path / "release", random_sfm())
+    digest = hashlib.sha256((folder / "models/sfm_model.safetensors").read_bytes()).hexdigest()
+    calibration = calibrated_model.calibration
+    content = {name: getattr(calibration, name) for name in ("confidence", "signs", "ood")}
+    (folder / "models/calibration.json").write_text(json.dumps({"weights_hash": digest} | content))
+    save_file(calibration.tensors, folder / "models/calibration.safetensors")
+    factors = [{"name": name} for name in calibrated_model.contexts]
+    (folder / "models/contexts.json").write_text(json.dumps({"weights_hash": digest, "factors": factors}))
+    return folder
+
+
+def test_calibration_travels_with_the_weights(release, calibrated_model, tmp_path):
+    model = sccafm.load(release)
+    again = sccafm.load(model.save_pretrained(tmp_path / "saved"))
+    for found in (model, again):
+        assert found.contexts == calibrated_model.contexts
+        assert found.calibration.weights_hash == found.weights_hash
+        for name in ("confidence", "signs", "ood"):
+            assert getattr(found.calibration, name) == getattr(calibrated_model.calibration, name)
+        for name, tensor in calibrated_model.calibration.tensors.items():
+            np.testing.assert_array_equal(found.calibration.tensors[name], tensor)
+
+
+def test_other_weights_do_not_take_it(release):
+    with (release / "models/sfm_model.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\0\0\0\0")
+    with pytest.warns(UserWarning) as caught:
+        model = sccafm.load(release)
+    assert model.calibration is None
+    assert model.contexts is None
+    assert ["was fitted to other weights" in str(w.message) for w in caught].count(True) == 1
+    assert ["names the factors of other weights" in str(w.message) for w in caught].count(True) == 1

@@ -82,6 +82,15 @@ def test_edges_of_chosen_cells_come_back_in_the_order_asked_for(tmp_path_factory
     assert_equal(edges.of(wanted), found)
 
 
+def test_confidence_and_qvalue_take_about_a_byte_an_edge(calibrated_model, toy_adata, tmp_path):
+    sccafm.infer_grn(toy_adata, calibrated_model, store=tmp_path / "run", top_k=1000, progress=False)
+    file = pq.ParquetFile(tmp_path / "run/parts/00000.parquet").metadata
+    columns = [file.row_group(0).column(i) for i in range(file.num_columns)]
+    sizes = {column.path_in_schema: column.total_compressed_size / column.num_values for column in columns}
+    assert sizes["confidence"] < 1.2
+    assert sizes["qvalue"] < 1.2
+
+
 def test_joined_edges_keep_their_types():
     assert_equal(CellEdges.join([]), edges_of([]))
     assert_equal(CellEdges.join([edges_of([2, 1]), edges_of([])]), edges_of([2, 1]))

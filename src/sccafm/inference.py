@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -145,8 +146,9 @@ def infer_grn(
         print(reading.receipt)
     run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors, null_cells)
     params = parameters(model, reading, run)
-    null = find_null(model, reading, null_cells)
-    grn = empty_grn(model, reading, groups, params, null)
+    sample = read_sample(reading)
+    null = find_null(model, reading, sample, null_cells)
+    grn = empty_grn(model, reading, groups, params, find_pairs(model, reading, sample.values, null))
     size = pass_size(batch_size, model)
     inferred = Inference(model, reading, grn, null, top_k, min_weight, keep_factors, size)
     grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
@@ -280,19 +282,25 @@ def self_edges(reading: Reading) -> np.ndarray:
     return np.flatnonzero(reading.is_tf) + np.arange(reading.is_tf.sum()) * len(reading.names)
 
 
-def read_sample(reading: Reading, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values (C G) and conditions (C 4) of some cells that their names choose."""
+class Sample(NamedTuple):
+    """Some cells of a data set that their names choose, so that neither their order nor a seed does."""
+
+    values: np.ndarray  # C G
+    conditions: np.ndarray  # C 4
+
+
+def read_sample(reading: Reading, size: int = max(NULL_SAMPLE, SIGN_SAMPLE)) -> Sample:
     cells = sample_cells(reading.matrix.obs_names, size)
     values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns) for c in cells])
-    return values, reading.conditions[cells]
+    return Sample(values, reading.conditions[cells])
 
 
-def find_null(model: Model, reading: Reading, n: int) -> Null | None:
+def find_null(model: Model, reading: Reading, sample: Sample, n: int) -> Null | None:
     """Scores of the model in `n` permuted cells of a data set; None for n = 0."""
     if n == 0:
         return None
-    values, conditions = read_sample(reading, NULL_SAMPLE)
-    permuted, conditions = permuted_cells(values, n), conditions[np.arange(n) % len(conditions)]
+    permuted = permuted_cells(sample.values[:NULL_SAMPLE], n)
+    conditions = sample.conditions[np.arange(n) % len(sample.conditions)]
     tokens = tokenize(permuted, reading.gene_ids, reading.is_tf, conditions)
     found = [factors_of(model.sfm, tokens[i : i + 1], reading.is_tf)[:2] for i in range(n)]
     scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
@@ -440,7 +448,7 @@ def card(calibration: Calibration | None) -> dict:
     return {} if calibration is None else dict(calibration.confidence)
 
 
-def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, null: Null | None) -> GRN:
+def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, pairs: Pairs) -> GRN:
     """Labels without results."""
     genes = pd.DataFrame(
         {
@@ -450,15 +458,13 @@ def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, n
         },
         index=reading.names.rename(None),
     )
-    none = CellEdges.join([])
-    return GRN(groups.index, genes, groups, none, find_pairs(model, reading, null), {}, {}, params)
+    return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params)
 
 
-def find_pairs(model: Model, reading: Reading, null: Null | None) -> Pairs:
-    """What is known of each pair before a cell is read."""
-    values, _ = read_sample(reading, SIGN_SAMPLE)
+def find_pairs(model: Model, reading: Reading, values: np.ndarray, null: Null | None) -> Pairs:
+    """What is known of each pair before all cells are read; `values` are those of a sample, C G."""
     fitted = None if model.calibration is None else model.calibration.signs
-    sign = infer_signs(values, reading.gene_ids, reading.is_tf, model.lexicon, fitted)
+    sign = infer_signs(values[:SIGN_SAMPLE], reading.gene_ids, reading.is_tf, model.lexicon, fitted)
     in_prior, sources, names = prior_matrix(model.lexicon, reading)
     unknown = np.full(in_prior.shape, np.nan, np.float32)
     moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
