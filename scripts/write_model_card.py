@@ -1,12 +1,17 @@
 """Copy a trained model into models/ and write its card and curves.
 
     python scripts/write_model_card.py RUN --data FOLDER [--manifest MANIFEST.tsv]
+    python scripts/calibrate.py ... && python benchmarks/edges.py ...
+    python scripts/write_model_card.py RUN --data FOLDER [--manifest MANIFEST.tsv]
+
+The second time the card also tells what was fitted to these weights: confidence, signs, contexts, unusual cells.
 
 RUN is the folder of `python -m sccafm.train sfm`, FOLDER the h5ad files that it was trained on, MANIFEST a table of where
 they come from (columns file, cells, genes, species, paper, licence). Every figure of the card comes from these files.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -27,14 +32,15 @@ tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 """
 LIMITS = """## Limits
 
-- The score ranks the edges of a cell. It is not a probability, and a missing edge is not evidence of absence.
+- The score ranks the edges of a cell. It is not a probability, and a missing edge is not evidence of absence. Confidence is
+  one, for a stated share of real edges: see above.
 - Known edges come from literature-curated collections, which know much about few regulators: `in_prior` tells what the
   model was told. Hubs of the literature (JUN, FOS, NFKB1, MYC) are hubs here.
 - No cell was labelled with its true network. What moves the network from cell to cell is expression: an edge counts as
   active where both of its ends are expressed in cells like this one. That is a sign of regulation, not a proof.
 - Contexts hardly tell cells of one tissue apart: one factor leads nearly all cells of a data set, though the edges behind
   it differ by cell type. The last line of the curves shows it: the `context` term stays near 0.
-- No sign: activation and repression are not told apart.
+- The networks themselves have no sign: it comes from signed literature and the data's dependence (docs/edges.md).
 - The corpus is small and has mostly blood, immune, lung, gut and embryonic cells. Genes outside of the vocabulary
   (human protein-coding genes with a name) are not read; mouse genes are read through one-to-one orthologs.
 - Trained on one machine with two cores: a first default, not the last word.
@@ -76,6 +82,40 @@ def data_table(folder: Path, manifest: Path | None) -> tuple[str, int, int]:
     return "\n".join(lines), len(paths), cells
 
 
+def fitted_section(folder: Path) -> str:
+    """What calibration.json and contexts.json say of the weights beside them; nothing where they are of others."""
+    digest = hashlib.sha256((folder / "sfm_model.safetensors").read_bytes()).hexdigest()
+    files = [folder / name for name in ("calibration.json", "contexts.json")]
+    content = [json.loads(file.read_text()) for file in files if file.exists()]
+    if len(content) < 2 or any(c["weights_hash"] != digest for c in content):
+        return ""
+    calibration, contexts = content
+    held, factors = calibration["signs"]["held_out"], contexts["factors"]
+    busiest = sorted(factors, key=lambda f: -f["load"])[:8]
+    lines = [
+        f"| {f['name']} | {', '.join(f['regulators'][:3])} | {', '.join(f['tissues'])} | {f['evidence']} |"
+        for f in busiest
+    ]
+    return f"""## Fitted to these weights
+
+By `scripts/calibrate.py`; [docs/edges.md](../docs/edges.md) says what each is, [benchmarks/edges.md](../benchmarks/edges.md)
+how well it holds on truths that fitted none of it.
+
+- Confidence assumes that a share of {calibration["confidence"]["base_rate"]:.3f} of all pairs is real.
+- Signs of {held["n_pairs"]:,} hidden TRRUST pairs: precision {held["precision"]:.3f} at coverage {held["coverage"]:.3f}.
+- Load of the factors over the corpus: entropy {contexts["load_entropy"]:.3f} of the maximum.
+
+![Reliability of confidence](reliability.png)
+
+The factors that carry most; `contexts.json` has all:
+
+| name | regulators | most active in | evidence |
+| --- | --- | --- | --- |
+{chr(10).join(lines)}
+
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -114,7 +154,7 @@ and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI
 {json.dumps(settings, indent=1)}
 ```
 
-{LIMITS}
+{fitted_section(ROOT / "models")}{LIMITS}
 ## Data
 
 {table}

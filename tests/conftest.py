@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from making import GENES, random_sfm, random_vgae
 from scipy import sparse
 
+from sccafm.calibration import Calibration
 from sccafm.lexicon import read_lexicon
 from sccafm.pretrained import Model, find_files, find_release
 
@@ -46,12 +48,47 @@ def tiny_model() -> Model:
     return Model(sfm, random_vgae(), None, lexicon, source="tiny", revision=None, weights_hash="0" * 64, files=files)
 
 
+@pytest.fixture(scope="session")
+def calibrated_model(tiny_model) -> Model:
+    """The same with a made-up calibration and names for its factors. Do not change it."""
+    size, width = tiny_model.vocabulary.size, tiny_model.sfm.config.embed_dim
+    rng = np.random.default_rng(0)
+    usual = np.zeros(size, dtype=np.float32)
+    known = [tiny_model.vocabulary.token(gene) for gene in GENES.split()]
+    usual[known] = toy_levels()
+    fitted = {"intercept": -1.0, "coefficients": [0.5, 0.3, 1.0, 0.8]}
+    calibration = Calibration(
+        weights_hash=tiny_model.weights_hash,
+        confidence={"cell": fitted, "group": fitted | {"intercept": -0.5}, "base_rate": 0.4},
+        signs={"intercept": 0.5, "coefficients": [2.0, 3.0, 2.0], "up": 0.8, "down": 0.8},
+        ood={"distance": [0.0, 30.0, 60.0], "strangeness": [-1.0, -0.5, 0.0], "larger": [0.0, 0.5, 1.0]},
+        tensors={
+            "centers": rng.normal(size=(3, width)).astype(np.float32),
+            "precision": np.eye(width, dtype=np.float32),
+            "usual_human": usual,
+            "usual_mouse": usual,
+        },
+    )
+    names = tuple(f"factor_{m:03d}: programme {m}" for m in range(tiny_model.sfm.config.num_factors))
+    return dataclasses.replace(tiny_model, calibration=calibration, contexts=names)
+
+
+def toy_rates(rng: np.random.Generator) -> np.ndarray:
+    """Expression of the toy data set: cells x genes."""
+    return rng.gamma(0.6, 2.0, len(GENES.split())) * rng.gamma(4.0, 0.25, (30, 1)) + 0.05
+
+
+def toy_levels() -> np.ndarray:
+    rates = toy_rates(np.random.default_rng(0))
+    return np.log1p(rates / rates.sum(1, keepdims=True) * 1e4).mean(0)
+
+
 @pytest.fixture
 def toy_adata() -> ad.AnnData:
     """30 cells x 60 human genes, 18 of them regulators: integer counts as CSR float32, CELLxGENE's columns in obs."""
     genes = GENES.split()
     rng = np.random.default_rng(0)
-    rate = rng.gamma(0.6, 2.0, len(genes)) * rng.gamma(4.0, 0.25, (30, 1)) + 0.05
+    rate = toy_rates(rng)
     obs = pd.DataFrame(
         {
             "assay": "10x 3' v3",

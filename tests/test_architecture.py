@@ -7,20 +7,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src/sccafm"
 ORDER = [
     *("batch", "genes", "conditions", "resources", "lexicon", "preprocess", "reading", "tokenizer", "nn", "losses"),
-    *(
-        "pretrained",
-        "store",
-        "grn",
-        "inference",
-        "pp",
-        "simulation",
-        "evaluate",
-        "tl",
-        "pl",
-        "__init__",
-        "train",
-        "cli",
-    ),
+    *("calibration", "null", "signs", "pairs", "contexts", "pretrained", "store", "grn", "inference", "pp"),
+    *("simulation", "evaluate", "tl", "pl", "__init__", "train", "cli"),
 ]
 NN_IMPORTS = {"torch", "batch", "nn"} | set(sys.stdlib_module_names)
 

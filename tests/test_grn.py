@@ -100,8 +100,10 @@ def test_kept_edges_are_the_strongest_of_each_cell(grn, scores):
 
 def test_frame_has_its_columns_and_types(grn):
     frame = grn.to_frame()
-    assert frame.columns.tolist() == ["cell", "source", "target", "weight", "in_prior"]
-    assert [str(t) for t in frame.dtypes] == ["category", "category", "category", "float32", "bool"]
+    types = {"cell": "category", "source": "category", "target": "category", "weight": "float32"}
+    types |= {"confidence": "float32", "sign": "int8", "qvalue": "float32", "in_prior": "bool"}
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == types | {"prior_sources": "category"}
+    assert frame.columns.tolist() == [*types, "prior_sources"]
     assert len(frame) == len(grn.edges) == CELLS * 30
     assert not frame.duplicated(["cell", "source", "target"]).any()
     assert (frame["source"].astype(str) != frame["target"].astype(str)).all()
@@ -115,7 +117,7 @@ def test_cells_come_in_the_order_asked_for_and_edges_by_strength(grn):
 
 def test_one_cell_is_a_table_of_its_own(grn):
     one = grn["cell5"]
-    assert one.columns.tolist() == ["source", "target", "weight", "in_prior"]
+    assert one.columns.tolist()[:3] == ["source", "target", "weight"]
     pd.testing.assert_frame_equal(grn.to_frame("cell5").drop(columns="cell"), one)
     everything = grn.to_frame()
     pd.testing.assert_frame_equal(everything[everything["cell"] == "cell5"][one.columns].reset_index(drop=True), one)
@@ -212,7 +214,8 @@ def test_unknown_group_lists_what_there_is(grn, infer):
 @pytest.mark.parametrize("top_k", [None, 7, 10**6])
 def test_pool_holds_the_strongest_mean_edges_of_each_group(grn, scores, top_k):
     pooled = grn.pool(top_k)
-    assert pooled.columns.tolist() == ["group", "source", "target", "weight", "n_cells", "in_prior"]
+    columns = ["group", "source", "target", "weight", "confidence", "sign", "qvalue", "n_cells", "in_prior"]
+    assert pooled.columns.tolist() == [*columns, "prior_sources"]
     assert not pooled.duplicated(["group", "source", "target"]).any()
     assert (pooled["source"].astype(str) != pooled["target"].astype(str)).all()
     for group, members in groups_of(grn).items():
@@ -264,7 +267,7 @@ def test_context_is_the_share_of_regulation_of_each_factor(grn):
 
 def test_label_and_entropy_follow_from_the_context(grn):
     context = grn.context.to_numpy().astype(np.float64)
-    assert grn.context_label.tolist() == grn.context.columns[context.argmax(1)].tolist()
+    assert grn.context_label.tolist() == grn.context.columns[context.argmax(1)].tolist()  # no names in this model
     assert grn.context_entropy.between(0, np.log(context.shape[1])).all()
     slow = [-sum(p * np.log(p) for p in row if p > 0) for row in context]
     np.testing.assert_allclose(grn.context_entropy, slow, atol=1e-9)

@@ -44,11 +44,13 @@ def test_slots_are_as_documented(infer, toy_adata):
 def test_population_network_is_pooled(infer, toy_adata):
     grn = infer(toy_adata, groupby="cell_type")
     network = toy_adata.uns["sccafm"]["grn"]
-    assert network.columns.tolist() == ["source", "target", "weight", "group", "n_cells", "in_prior"]
-    expected = grn.pool()[network.columns].astype({name: object for name in ("source", "target", "group")})
+    rest = ["confidence", "sign", "qvalue", "n_cells", "in_prior", "prior_sources"]
+    assert network.columns.tolist() == ["source", "target", "weight", "group", *rest]
+    text = ("source", "target", "group", "prior_sources")
+    expected = grn.pool()[network.columns].astype({name: object for name in text})
     pd.testing.assert_frame_equal(network, expected)
     infer(toy_adata)
-    assert toy_adata.uns["sccafm"]["grn"].columns.tolist() == ["source", "target", "weight", "n_cells", "in_prior"]
+    assert toy_adata.uns["sccafm"]["grn"].columns.tolist() == ["source", "target", "weight", *rest]
     assert not toy_adata.uns["sccafm"]["grn"].duplicated(["source", "target"]).any()
 
 

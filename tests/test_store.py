@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 import sccafm
-from sccafm.store import CellEdges, Store, read_edges, read_header, write_edges
+from sccafm.store import EDGE_TYPES, CellEdges, Store, read_edges, read_header, write_edges
 
 
 @pytest.fixture
@@ -59,11 +60,12 @@ def edges_of(counts):
     """counts[i] edges of cell i, with numbers that tell them apart."""
     cell = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
     edge = np.concatenate([np.arange(n) * 3 for n in counts] or [[]]).astype(np.int32)
-    return CellEdges(cell, edge, np.random.default_rng(0).random(len(cell)).astype(np.float32))
+    numbers = np.random.default_rng(0).random((3, len(cell))).astype(np.float32)
+    return CellEdges(cell, edge, *numbers)
 
 
 def assert_equal(found, expected):
-    for name in ("cell", "edge", "weight"):
+    for name in EDGE_TYPES:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
 
 
@@ -78,8 +80,17 @@ def test_edges_of_chosen_cells_come_back_in_the_order_asked_for(tmp_path_factory
         write_edges(edges, path)
         found = read_edges(path, wanted)
     rows = [row for cell in wanted for row in np.flatnonzero(edges.cell == cell)]
-    assert_equal(found, CellEdges(edges.cell[rows], edges.edge[rows], edges.weight[rows]))
+    assert_equal(found, CellEdges(*(getattr(edges, name)[rows] for name in EDGE_TYPES)))
     assert_equal(edges.of(wanted), found)
+
+
+def test_confidence_and_qvalue_take_about_a_byte_an_edge(calibrated_model, toy_adata, tmp_path):
+    sccafm.infer_grn(toy_adata, calibrated_model, store=tmp_path / "run", top_k=1000, progress=False)
+    file = pq.ParquetFile(tmp_path / "run/parts/00000.parquet").metadata
+    columns = [file.row_group(0).column(i) for i in range(file.num_columns)]
+    sizes = {column.path_in_schema: column.total_compressed_size / column.num_values for column in columns}
+    assert sizes["confidence"] < 1.2
+    assert sizes["qvalue"] < 1.2
 
 
 def test_joined_edges_keep_their_types():
@@ -94,7 +105,7 @@ def test_files_read_with_plain_pandas_and_join(infer, tmp_path):
     cells = pd.read_parquet(tmp_path / "run/cells.parquet")
     joined = pd.concat(parts, ignore_index=True).merge(edges, on="edge")
     joined["cell"] = cells["cell"].to_numpy()[joined["cell"]]
-    columns = ["cell", "source", "target"]
+    columns = ["cell", "source", "target", "prior_sources"]
     expected = grn.to_frame().astype({name: str for name in columns}).sort_values(columns, ignore_index=True)
     found = joined.astype({name: str for name in columns}).sort_values(columns, ignore_index=True)
     pd.testing.assert_frame_equal(found[expected.columns], expected)
@@ -120,10 +131,16 @@ def test_killed_run_ends_with_the_bytes_of_an_unbroken_one(infer, tmp_path, monk
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+def write_sums_every_second_part(monkeypatch, folder):
+    """And after the last one: the sums of the run in `folder` are a little less than twice what is written a part."""
+    size = sum(array.nbytes for array in load_file(folder / "sums.safetensors").values())
+    monkeypatch.setattr("sccafm.store.SUMS_BYTES", size // 2 + 1)
+
+
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_large_sums_are_written_every_few_parts_and_a_killed_run_has_the_same_bytes(infer, tmp_path, monkeypatch, call):
     infer(tmp_path / "whole", groupby="cell_type")
-    monkeypatch.setattr("sccafm.store.SUMS_BYTES", 20_000)  # of 32 kB: after every second part, and the last
+    write_sums_every_second_part(monkeypatch, tmp_path / "whole")
     with monkeypatch.context() as patch:
         kill(patch, "Store.add", call)
         with pytest.raises(KeyboardInterrupt):
@@ -133,7 +150,8 @@ def test_large_sums_are_written_every_few_parts_and_a_killed_run_has_the_same_by
 
 
 def test_large_sums_count_the_parts_before_them(infer, tmp_path, monkeypatch):
-    monkeypatch.setattr("sccafm.store.SUMS_BYTES", 20_000)
+    infer(tmp_path / "whole", groupby="cell_type")
+    write_sums_every_second_part(monkeypatch, tmp_path / "whole")
     with monkeypatch.context() as patch:
         kill(patch, "Store.add", 2)
         with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,7 @@
 Rows are ``source -> target`` throughout: regulators in rows, targets in columns.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
+from sccafm.calibration import confidence_of, levels, row_quantiles
+from sccafm.contexts import Explanation, enrichment, explain, where_active
+from sccafm.null import benjamini_hochberg, group_pvalues
+from sccafm.pairs import Pairs, pairs_of
 from sccafm.preprocess import BLOCK, blocks
 from sccafm.store import PART_CELLS, CellEdges, Part, Store, StoredEdges, array_names, map_array, n_parts, read_header
 
@@ -31,9 +35,11 @@ class GRN:
     genes: pd.DataFrame  # targets: index name; columns symbol, gene_id, is_tf
     groups: pd.Series  # group of each cell, categorical; "all" without groupby
     edges: CellEdges | StoredEdges  # kept edges, in memory or on disk
-    in_prior: np.ndarray  # T G bool: the prior network holds the edge
-    sums: dict[str, np.ndarray] = field(repr=False)  # scores: groups T G; u: T M; v: G M, float64 sums over cells
-    arrays: dict[str, np.ndarray] = field(repr=False)  # context: C M; summary: C D; kept factors
+    pairs: Pairs = field(repr=False)  # what is known of a regulator-target pair whatever the cell
+    sums: dict[str, np.ndarray] = field(
+        repr=False
+    )  # scores: groups T G; expression: groups G; u: T M; v: G M, float64; null_tail
+    arrays: dict[str, np.ndarray] = field(repr=False)  # context: C M; summary: C D; ood: C; kept factors
     params: dict = field(repr=False)  # run card
     adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
 
@@ -71,6 +77,11 @@ class GRN:
         """All genes that were read, regulators among them."""
         return self.genes.index
 
+    @property
+    def in_prior(self) -> np.ndarray:
+        """Whether the prior network holds each edge: regulators x targets, bool."""
+        return self.pairs.in_prior
+
     @cached_property
     def regulators(self) -> pd.Index:
         return self.genes.index[self.genes["is_tf"].to_numpy()]
@@ -95,8 +106,15 @@ class GRN:
 
         Returns
         -------
-        DataFrame with the columns cell, source, target (categorical), weight (float32, 0 to 1) and in_prior (bool:
-        the prior network holds the edge).
+        DataFrame with the columns
+
+        - cell, source, target: categorical, unique together;
+        - weight: float32, 0 to 1, the score;
+        - confidence: float32, calibrated probability that the edge is real; NaN for a model without calibration;
+        - sign: int8, +1 activates, -1 represses, 0 abstains; of the pair in this data set, not of the cell;
+        - qvalue: float32, false discovery rate at which the cell's score exceeds those in permuted cells of the data
+          set; NaN where ``null_cells=0``;
+        - in_prior: bool, the prior network holds the edge; prior_sources: categorical, the collections that name it.
         """
         names = [cells] if isinstance(cells, str) else cells
         positions = np.arange(len(self)) if names is None else self._positions(names)
@@ -109,8 +127,11 @@ class GRN:
                 "source": pd.Categorical.from_codes(source, self.regulators),
                 "target": pd.Categorical.from_codes(target, self.targets),
                 "weight": found.weight[order],
-                "in_prior": self.in_prior.ravel()[found.edge[order]],
+                "confidence": found.confidence[order],
+                "sign": self.pairs.sign.ravel()[found.edge[order]],
+                "qvalue": found.qvalue[order],
             }
+            | self.pairs.columns(found.edge[order])
         )
 
     @staticmethod
@@ -172,8 +193,10 @@ class GRN:
 
         Returns
         -------
-        DataFrame with the columns group, source, target, weight (float64), n_cells, in_prior. The pairs of a group are
-        unique, so one group's rows are a network for decoupler.
+        DataFrame with the columns group, source, target, weight (float64), confidence, sign, qvalue, n_cells,
+        in_prior, prior_sources, as in `to_frame`. The pairs of a group are unique, so one group's rows are a network for
+        decoupler. qvalue (float64) tests the group's mean score against permuted cells of the whole data set, over all
+        pairs of the group (Benjamini and Hochberg).
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be a positive number or None for all pairs, got {top_k}")
@@ -191,12 +214,53 @@ class GRN:
                 "source": pd.Categorical.from_codes(source, self.regulators),
                 "target": pd.Categorical.from_codes(target, self.targets),
                 "weight": flat[order],
+                "confidence": self._confidence(group, order),
+                "sign": self.pairs.sign.ravel()[order],
+                "qvalue": self.qvalues(group).to_numpy().ravel()[order],
                 "n_cells": size,
-                "in_prior": self.in_prior.ravel()[order],
             }
-            tables.append(pd.DataFrame(table))
+            tables.append(pd.DataFrame(table | self.pairs.columns(order)))
         pooled = pd.concat(tables, ignore_index=True)
         return pooled.astype({"group": self.groups.dtype})
+
+    def confidence(self, group: object = None) -> pd.DataFrame:
+        """Calibrated probability that each pair of a group is a real edge, from its mean score.
+
+        See `sccafm.calibration`: the probability assumes that a share ``params["calibration"]["base_rate"]`` of all
+        pairs is real; `calibration.at_base_rate` moves it to another.
+
+        Returns
+        -------
+        DataFrame regulators x targets, float32; NaN for a model without calibration.
+        """
+        values = self._confidence(group, np.arange(self.in_prior.size)).reshape(self.in_prior.shape)
+        return pd.DataFrame(values, index=self.regulators, columns=self.targets)
+
+    def _confidence(self, group: object, edge: np.ndarray) -> np.ndarray:
+        expression = self.sums["expression"]
+        level = levels(expression.sum(0) if group is None else expression[self._code(group)])
+        quantile = row_quantiles(self.matrix(group).to_numpy(), edge)
+        fitted = self.params["calibration"].get("group")
+        return confidence_of(quantile, self.in_prior.ravel()[edge], level[edge % len(self.targets)], fitted)
+
+    def qvalues(self, group: object = None) -> pd.DataFrame:
+        """False discovery rate of every pair of a group: is its mean score above what permuted cells give?
+
+        See `sccafm.null`. Self-edges are no tests and are NaN, as all pairs are where ``null_cells=0``.
+
+        Returns
+        -------
+        DataFrame regulators x targets, float64.
+        """
+        mean = self.matrix(group)
+        n = len(self) if group is None else self.group_sizes[group]
+        values = np.full(mean.shape, np.nan)
+        if self.pairs.n_null:
+            null = (self.pairs.null_mean, self.pairs.null_sd, self.pairs.n_null, self.sums["null_tail"])
+            p = group_pvalues(mean.to_numpy(), n, *null)
+            tested = self.targets.get_indexer(self.regulators)[:, None] != np.arange(len(self.targets))
+            values[tested] = benjamini_hochberg(p[tested])
+        return pd.DataFrame(values, index=self.regulators, columns=self.targets)
 
     @cached_property
     def context(self) -> pd.DataFrame:
@@ -206,9 +270,9 @@ class GRN:
 
     @cached_property
     def context_label(self) -> pd.Series:
-        """The factor that carries most of a cell's regulation, categorical."""
+        """The factor that carries most of a cell's regulation, by name: categorical over all factors."""
         codes = self._by_blocks(lambda share: share.argmax(1), np.int64)
-        labels = pd.Categorical.from_codes(codes, factor_names(self.arrays["context"].shape[1]))
+        labels = pd.Categorical.from_codes(codes, self.params["factors"])
         return pd.Series(labels, index=self.cells, name="context")
 
     @cached_property
@@ -241,26 +305,92 @@ class GRN:
             return {name: map_array(self.edges.folder, name) for name in names}
         return {name: self.arrays[name].copy() for name in names}
 
-    def factors_table(self, n_top: int = 5) -> pd.DataFrame:
+    @property
+    def ood(self) -> pd.Series:
+        """How unusual each cell is beside the cells that the model was trained on: float32, 0 to 1.
+
+        The share of cells in tissues held out of the fit that are less unusual (`calibration.out_of_distribution`).
+
+        Raises
+        ------
+        KeyError
+            The model has no calibration.
+        """
+        if "ood" not in self.arrays:
+            raise KeyError("the model of this GRN has no calibration, so it cannot say how unusual a cell is")
+        return pd.Series(self.arrays["ood"], index=self.cells, name="ood")
+
+    def factors_table(self, n_top: int = 5, sets: Mapping[str, frozenset] | None = None) -> pd.DataFrame:
         """What each factor is made of.
+
+        Parameters
+        ----------
+        n_top
+            How many regulators and targets are listed.
+        sets
+            Gene sets, name -> symbols, e.g. ``sccafm.resources.read_gene_sets()`` for those of GO and Reactome that
+            ship. Symbols are compared in upper case.
 
         Returns
         -------
-        DataFrame, one row per factor: share of cells that it leads, mean share of a cell's regulation, and the
-        regulators and targets that give it most of their weight (mean over cells, strongest first).
+        DataFrame, one row per factor: its name in the model, share of cells that it leads, mean share of a cell's
+        regulation, and the regulators and targets that give it most of their weight (mean over cells, strongest first).
+        With groups also active_in: the groups in whose cells it carries most. With sets also term, fdr and overlap: the
+        set that its 100 strongest targets are most enriched in (`contexts.enrichment`), None where no set shares three.
         """
-        regulators = top_names(self.sums["u"], self.regulators, n_top)
-        targets = top_names(self.sums["v"], self.targets, n_top)
         led = self.context_label.value_counts(sort=False, normalize=True)
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
+                "name": self.params["factors"],
                 "share_of_cells": led.to_numpy(),
                 "mean_context": self.arrays["context"].mean(0),
-                "top_regulators": regulators,
-                "top_targets": targets,
+                "top_regulators": top_names(self.sums["u"], self.regulators, n_top),
+                "top_targets": top_names(self.sums["v"], self.targets, n_top),
             },
             index=self.context.columns,
         )
+        if self.groups.name != ALL:
+            active = where_active(self.arrays["context"], self.groups)
+            table["active_in"] = [", ".join(f"{group} ({share:.1%})" for group, share in best) for best in active]
+        if sets is not None:
+            symbols = pd.Index(self.genes["symbol"].str.upper())
+            best = [enrichment(weight, symbols, sets).head(1).to_dict("records") for weight in self.sums["v"].T]
+            for column in ("term", "fdr", "overlap"):
+                table[column] = [found[0][column] if found else None for found in best]
+        return table
+
+    def explain(self, source: str, target: str, cell: str) -> Explanation:
+        """Which factors made an edge of a cell, and how the cell differs from the average; needs ``keep_factors=True``.
+
+        Parameters
+        ----------
+        source, target
+            A regulator and a gene, by name.
+        cell
+            Name of the cell.
+
+        Raises
+        ------
+        KeyError
+            The GRN keeps no factors, or does not know a name.
+        """
+        for name, index, kind in ((source, self.regulators, "regulator"), (target, self.targets, "gene")):
+            if name not in index:
+                raise KeyError(f"{name!r} is no {kind} of this GRN; they look like {index[0]!r}")
+        (position,) = self._positions([cell])
+        rows = {"u": self.regulators.get_loc(source), "v": self.targets.get_loc(target)}
+        u, v = (self._factor_rows(name, row) for name, row in rows.items())
+        return explain(u, v, int(position), self.params["factors"], self.context.columns, (source, target, cell))
+
+    def _factor_rows(self, name: str, row: int) -> np.ndarray:
+        """One gene's factors in every cell: C M."""
+        self._check_factors()
+        index, value = (self.arrays[f"{name}_{kind}"][:, row] for kind in ("index", "value"))
+        return unpack_factors(index, value, self.context.shape[1])
+
+    def _check_factors(self) -> None:
+        if not self.params["run"]["keep_factors"]:
+            raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
 
     def factors(self, cell: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """One cell's factors, for runs with ``keep_factors=True``.
@@ -269,8 +399,7 @@ class GRN:
         -------
         u: regulators x factors, v: targets x factors; ``u @ v.T`` are the cell's scores.
         """
-        if not self.params["run"]["keep_factors"]:
-            raise KeyError("this GRN keeps no factors; infer with keep_factors=True")
+        self._check_factors()
         (position,) = self._positions([cell])
         size = self.context.shape[1]
         kept = {name: self.arrays[name][position] for name in FACTOR_ARRAYS}
@@ -302,19 +431,8 @@ class GRN:
     def tables(self) -> dict[str, pd.DataFrame]:
         """What the numbers in the parts mean."""
         cells = pd.DataFrame({"cell": self.cells.astype(str), "group": self.groups.array})
-        return {"genes": self.genes.rename_axis("name").reset_index(), "cells": cells, "edges": self._edge_table()}
-
-    def _edge_table(self) -> pd.DataFrame:
-        edge = np.arange(self.in_prior.size, dtype=np.int32)
-        source, target = np.divmod(edge, len(self.targets))
-        return pd.DataFrame(
-            {
-                "edge": edge,
-                "source": pd.Categorical.from_codes(source, self.regulators),
-                "target": pd.Categorical.from_codes(target, self.targets),
-                "in_prior": self.in_prior.ravel(),
-            }
-        )
+        edges = self.pairs.table(self.regulators, self.targets)
+        return {"genes": self.genes.rename_axis("name").reset_index(), "cells": cells, "edges": edges}
 
 
 def read_grn(folder: str | Path) -> GRN:
@@ -333,13 +451,16 @@ def read_grn(folder: str | Path) -> GRN:
         raise ValueError(f"{folder} holds an unfinished run; call infer_grn with the same arguments again to finish it")
     genes = pd.read_parquet(folder / "genes.parquet").set_index("name")
     cells = pd.read_parquet(folder / "cells.parquet")
-    in_prior = pd.read_parquet(folder / "edges.parquet", columns=["in_prior"])["in_prior"].to_numpy()
+    columns = ["in_prior", "prior_sources", "sign", "null_mean", "null_sd"]
+    pairs = pairs_of(
+        pd.read_parquet(folder / "edges.parquet", columns=columns), len(genes), header["run"]["null_cells"]
+    )
     groups = cells["group"].astype("category")
     return GRN(
         cells=pd.Index(cells["cell"]).rename(None),
         genes=genes.rename_axis(None),
         groups=groups.set_axis(cells["cell"]).rename_axis(None).rename(header["run"]["groupby"] or ALL),
-        in_prior=in_prior.reshape(-1, len(genes)),
+        pairs=pairs,
         sums=load_file(folder / "sums.safetensors"),
         params=header["params"],
         **stored_results(folder, len(cells)),

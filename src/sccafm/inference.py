@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm.batch import Factors, Tokens
-from sccafm.grn import ALL, GRN, pack_factors, stored_results
+from sccafm.calibration import Calibration, confidence_of, levels, out_of_distribution, row_quantiles
+from sccafm.grn import ALL, GRN, factor_names, pack_factors, stored_results
 from sccafm.lexicon import Lexicon
 from sccafm.nn import SFM
+from sccafm.null import NULL_CELLS, CellTest, Null, fit_null, permuted_cells, sample_cells
+from sccafm.null import SAMPLE_CELLS as NULL_SAMPLE
+from sccafm.pairs import Pairs
 from sccafm.preprocess import blocks
 from sccafm.pretrained import Model, load, load_cached
 from sccafm.reading import Reading, read
+from sccafm.signs import SAMPLE_CELLS as SIGN_SAMPLE
+from sccafm.signs import infer_signs
 from sccafm.store import PART_CELLS, CellEdges, Part, Store, n_parts
 from sccafm.tokenizer import tokenize
 
@@ -44,6 +51,7 @@ def infer_grn(
     top_k: int | None = 1000,
     min_weight: float | None = None,
     keep_factors: bool = False,
+    null_cells: int = NULL_CELLS,
     store: str | Path | None = None,
     batch_size: int | str = "auto",
     device: str = "auto",
@@ -88,6 +96,9 @@ def infer_grn(
         Least weight of a kept edge, between 0 and 1.
     keep_factors
         Keep each cell's factors, from which every score can be had (`GRN.factors`).
+    null_cells
+        Permuted cells of the data set that `qvalue` compares with, at least 8; each costs as much as a cell. 0: no
+        q-values (NaN).
     store
         Folder to which edges go while cells are read: memory then stays flat in the number of cells. A run that was
         killed is taken up after the last finished part (500 cells; a few parts with many groups) when called again.
@@ -108,7 +119,8 @@ def infer_grn(
     GRN
         And in `adata`, with ``key_added="sccafm"``: ``obsm["X_sccafm_sfm"]`` (float32, the encoder's cell token),
         ``obsm["sccafm_context"]`` (DataFrame, float32), ``obs["sccafm_context"]`` (categorical),
-        ``obs["sccafm_context_entropy"]`` (float64), ``var["is_tf"]``, ``var["sccafm_in_vocab"]`` (bool),
+        ``obs["sccafm_context_entropy"]`` (float64), ``obs["sccafm_ood"]`` (float32, where the model has a calibration:
+        how unusual the cell is, 1 most), ``var["is_tf"]``, ``var["sccafm_in_vocab"]`` (bool),
         ``uns["sccafm"]["grn"]`` (population network: the strongest edges of each group) and
         ``uns["sccafm"]["params"]`` (run card with the receipt of the gene mapping).
 
@@ -117,7 +129,7 @@ def infer_grn(
     ValueError, KeyError
         Data that cannot be read: the message says what was expected, what came and what mends it.
     """
-    check_settings(top_k, min_weight, batch_size, genes, n_top_genes)
+    check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells)
     model = as_model(model, device)
     reading = read(
         adata,
@@ -134,11 +146,13 @@ def infer_grn(
     groups = find_groups(adata, groupby)
     if progress:
         print(reading.receipt)
-    run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors)
+    run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors, null_cells)
     params = parameters(model, reading, run)
-    grn = empty_grn(model, reading, groups, groupby, params)
+    sample = read_sample(reading)
+    null = find_null(model, reading, sample, null_cells)
+    grn = empty_grn(model, reading, groups, params, find_pairs(model, reading, sample.values, null))
     size = pass_size(batch_size, model)
-    inferred = Inference(model.sfm, reading, grn, top_k, min_weight, keep_factors, size)
+    inferred = Inference(model, reading, grn, null, top_k, min_weight, keep_factors, size)
     grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
@@ -152,20 +166,21 @@ class Inference:
 
     def __init__(
         self,
-        sfm: SFM,
+        model: Model,
         reading: Reading,
         grn: GRN,
+        null: Null | None,
         top_k: int | None,
         min_weight: float | None,
         keep_factors: bool,
         batch_size: int,
     ):
-        self.sfm, self.reading, self.grn = sfm, reading, grn
+        self.sfm, self.calibration, self.reading, self.grn = model.sfm, model.calibration, reading, grn
         self.top_k, self.min_weight, self.keep_factors = top_k, min_weight, keep_factors
         self.batch_size = batch_size
-        self.device = next(sfm.parameters()).device
         self.group_codes = grn.groups.cat.codes.to_numpy()
-        self.self_edges = np.flatnonzero(reading.is_tf) + np.arange(reading.is_tf.sum()) * len(reading.names)
+        self.self_edges = self_edges(reading)
+        self.test = None if null is None else CellTest(null, self.self_edges)
 
     def to_memory(self, progress: bool) -> GRN:
         parts, sums = [], self._no_sums()
@@ -173,7 +188,7 @@ class Inference:
             for number in range(n_parts(len(self.grn))):
                 parts.append(self._part(number, sums, bar))
         arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in parts[0].arrays}
-        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "in_prior", "params")}
+        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs", "params")}
         return GRN(**values, edges=CellEdges.join([p.edges for p in parts]), sums=sums, arrays=arrays)
 
     def to_store(self, folder: str | Path, progress: bool) -> GRN:
@@ -186,7 +201,7 @@ class Inference:
             for number in range(done, n_parts(len(self.grn))):
                 store.add(number, self._part(number, sums, bar), sums)
         store.complete()
-        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "in_prior")}
+        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs")}
         return GRN(**values, sums=sums, params=store.params, **stored_results(store.folder, len(self.grn)))
 
     def _bar(self, progress: bool) -> tqdm:
@@ -196,8 +211,10 @@ class Inference:
         regulators, targets = self.grn.in_prior.shape
         factors = self.sfm.config.num_factors
         groups = len(self.grn.groups.cat.categories)
-        return {
+        tail = {} if self.test is None else {"null_tail": self.test.null.group_tail}
+        return tail | {
             "scores": np.zeros((groups, regulators, targets)),
+            "expression": np.zeros((groups, targets)),
             "u": np.zeros((regulators, factors)),
             "v": np.zeros((targets, factors)),
         }
@@ -218,35 +235,79 @@ class Inference:
         reading = self.reading
         values = reading.matrix.read(start, stop, reading.columns)
         tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
-        u, v, context, summary = self._factors(tokens)
+        u, v, context, summary = factors_of(self.sfm, tokens, reading.is_tf)
         edges = []
         for i in range(stop - start):
             scores = (u[i] @ v[i].T).cpu().numpy()  # T G
             sums["scores"][self.group_codes[start + i]] += scores
-            edge, weight = select_edges(scores, self.top_k, self.min_weight, self.self_edges)
-            edges.append(CellEdges(np.full(len(edge), start + i, np.int32), edge, weight))
+            sums["expression"][self.group_codes[start + i]] += values[i]
+            edges.append(self._edges(start + i, scores, values[i]))
         u, v = u.cpu().numpy(), v.cpu().numpy()
         for i in range(stop - start):  # one by one: the sums are then the same for every batch size
             sums["u"] += u[i]
             sums["v"] += v[i]
         arrays = {"context": context.cpu().numpy(), "summary": summary.cpu().numpy()}
+        if self.calibration is not None:
+            seen = (values, reading.gene_ids, reading.species)
+            arrays["ood"] = out_of_distribution(arrays["summary"], *seen, self.calibration)
         if self.keep_factors:
             width = min(self.sfm.config.topk or u.shape[-1], u.shape[-1])
             for name, dense in (("u", u), ("v", v)):
                 arrays[f"{name}_index"], arrays[f"{name}_value"] = pack_factors(dense, width)
         return edges, arrays
 
-    @torch.inference_mode()
-    def _factors(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u of the regulators (C T M), v (C G M), context (C M) and summary (C D)."""
-        on_cpu = self.device.type == "cpu"
-        step = 1 if on_cpu else len(tokens)
-        found = []
-        for start in range(0, len(tokens), step):
-            factors: Factors = self.sfm(tokens[start : start + step].to(self.device))
-            u = factors.u[:, torch.from_numpy(self.reading.is_tf).to(self.device)]
-            found.append((u.float(), factors.v.float(), factors.context().float(), factors.summary.float()))
-        return tuple(torch.cat(many) for many in zip(*found, strict=True))
+    def _edges(self, cell: int, scores: np.ndarray, values: np.ndarray) -> CellEdges:
+        """Kept edges of one cell; the scores of self-edges are set to 0."""
+        edge, weight = select_edges(scores, self.top_k, self.min_weight, self.self_edges)
+        level = levels(values)[edge % len(values)]
+        fitted = None if self.calibration is None else self.calibration.confidence["cell"]
+        confidence = confidence_of(row_quantiles(scores, edge), self.grn.in_prior.ravel()[edge], level, fitted)
+        nothing = np.full(len(edge), np.nan, np.float32)
+        q = nothing if self.test is None else self.test.qvalues(scores, edge)
+        return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)
+
+
+@torch.inference_mode()
+def factors_of(sfm: SFM, tokens: Tokens, is_tf: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """u of the regulators (C T M), v (C G M), context (C M) and summary (C D)."""
+    device = next(sfm.parameters()).device
+    step = 1 if device.type == "cpu" else len(tokens)
+    found = []
+    for start in range(0, len(tokens), step):
+        factors: Factors = sfm(tokens[start : start + step].to(device))
+        u = factors.u[:, torch.from_numpy(is_tf).to(device)]
+        found.append((u.float(), factors.v.float(), factors.context().float(), factors.summary.float()))
+    return tuple(torch.cat(many) for many in zip(*found, strict=True))
+
+
+def self_edges(reading: Reading) -> np.ndarray:
+    """Flat positions of the pairs of a regulator with itself."""
+    return np.flatnonzero(reading.is_tf) + np.arange(reading.is_tf.sum()) * len(reading.names)
+
+
+class Sample(NamedTuple):
+    """Some cells of a data set that their names choose, so that neither their order nor a seed does."""
+
+    values: np.ndarray  # C G
+    conditions: np.ndarray  # C 4
+
+
+def read_sample(reading: Reading, size: int = max(NULL_SAMPLE, SIGN_SAMPLE)) -> Sample:
+    cells = sample_cells(reading.matrix.obs_names, size)
+    values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns) for c in cells])
+    return Sample(values, reading.conditions[cells])
+
+
+def find_null(model: Model, reading: Reading, sample: Sample, n: int) -> Null | None:
+    """Scores of the model in `n` permuted cells of a data set; None for n = 0."""
+    if n == 0:
+        return None
+    permuted = permuted_cells(sample.values[:NULL_SAMPLE], n)
+    conditions = sample.conditions[np.arange(n) % len(sample.conditions)]
+    tokens = tokenize(permuted, reading.gene_ids, reading.is_tf, conditions)
+    found = [factors_of(model.sfm, tokens[i : i + 1], reading.is_tf)[:2] for i in range(n)]
+    scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
+    return fit_null(scores, self_edges(reading))
 
 
 def select_edges(
@@ -283,7 +344,14 @@ def select_edges(
     return chosen.astype(np.int32), flat[chosen]
 
 
-def check_settings(top_k, min_weight, batch_size, genes, n_top_genes) -> None:
+def check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells) -> None:
+    if (
+        isinstance(null_cells, bool)
+        or not isinstance(null_cells, (int, np.integer))
+        or 0 < null_cells < 8
+        or null_cells < 0
+    ):
+        raise ValueError(f"null_cells must be 0 or a whole number of at least 8, got {null_cells!r}")
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
         raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
     if min_weight is not None and not (isinstance(min_weight, numbers.Real) and 0 <= min_weight <= 1):
@@ -345,6 +413,7 @@ def run_card(
     top_k: int | None,
     min_weight: float | None,
     keep_factors: bool,
+    null_cells: int,
 ) -> dict:
     """What makes two runs the same: a store takes parts of one run only."""
     return {
@@ -358,6 +427,8 @@ def run_card(
         "top_k": None if top_k is None else int(top_k),  # numpy's numbers are none to JSON
         "min_weight": None if min_weight is None else float(min_weight),
         "keep_factors": keep_factors,
+        "null_cells": int(null_cells),
+        "calibration": digest(json.dumps(card(model.calibration), sort_keys=True)),
         "device": model.device.type,
     }
 
@@ -371,11 +442,18 @@ def parameters(model: Model, reading: Reading, run: dict) -> dict:
         "torch": torch.__version__,
         "device": str(model.device),
         "receipt": reading.receipt.to_dict(),
+        "calibration": card(model.calibration),
+        "factors": list(model.contexts or factor_names(model.sfm.config.num_factors)),
         "run": run,
     }
 
 
-def empty_grn(model: Model, reading: Reading, groups: pd.Series, groupby: str | None, params: dict) -> GRN:
+def card(calibration: Calibration | None) -> dict:
+    """What results carry of a calibration: how a group's confidence is read, and the share of real edges assumed."""
+    return {} if calibration is None else dict(calibration.confidence)
+
+
+def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, pairs: Pairs) -> GRN:
     """Labels without results."""
     genes = pd.DataFrame(
         {
@@ -385,13 +463,21 @@ def empty_grn(model: Model, reading: Reading, groups: pd.Series, groupby: str | 
         },
         index=reading.names.rename(None),
     )
-    in_prior = prior_matrix(model.lexicon, reading)
-    none = CellEdges.join([])
-    return GRN(groups.index, genes, groups, none, in_prior, {}, {}, params)
+    return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params)
 
 
-def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
-    """Which regulator-target pairs the prior network holds: T G bool."""
+def find_pairs(model: Model, reading: Reading, values: np.ndarray, null: Null | None) -> Pairs:
+    """What is known of each pair before all cells are read; `values` are those of a sample, C G."""
+    fitted = None if model.calibration is None else model.calibration.signs
+    sign = infer_signs(values[:SIGN_SAMPLE], reading.gene_ids, reading.is_tf, model.lexicon, fitted)
+    in_prior, sources, names = prior_matrix(model.lexicon, reading)
+    unknown = np.full(in_prior.shape, np.nan, np.float32)
+    moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
+    return Pairs(in_prior, sources, names, sign, *moments)
+
+
+def prior_matrix(lexicon: Lexicon, reading: Reading) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Which regulator-target pairs the prior network holds (T G bool), and codes and names of their sources."""
     tokens = pd.Index(reading.gene_ids)
     edges = lexicon.prior_tokens
     rows = tokens[reading.is_tf].get_indexer(edges["source"])
@@ -399,7 +485,11 @@ def prior_matrix(lexicon: Lexicon, reading: Reading) -> np.ndarray:
     both = (rows >= 0) & (columns >= 0)
     held = np.zeros((int(reading.is_tf.sum()), len(tokens)), dtype=bool)
     held[rows[both], columns[both]] = True
-    return held
+    said = edges["sources"].fillna("").astype(str) if "sources" in edges else pd.Series("", index=edges.index)
+    names = ("", *sorted(set(said) - {""}))
+    codes = np.zeros(held.shape, dtype=np.int16)
+    codes[rows[both], columns[both]] = pd.Index(names).get_indexer(said)[both]
+    return held, codes, names
 
 
 def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
@@ -409,14 +499,17 @@ def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
     adata.obsm[f"{key}_context"] = pd.DataFrame(own["context"], grn.cells.copy(), grn.context.columns, copy=False)
     adata.obs[f"{key}_context"] = grn.context_label.array
     adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
+    if "ood" in grn.arrays:
+        adata.obs[f"{key}_ood"] = grn.ood.to_numpy()
     labels = reading.labels_of(adata)
     adata.var["is_tf"] = labels.isin(reading.regulator_labels)
     adata.var[f"{key}_in_vocab"] = labels.isin(reading.known_genes)
     network = grn.pool(POPULATION_EDGES)
-    for column in ("group", "source", "target"):
+    for column in ("group", "source", "target", "prior_sources"):
         network[column] = network[column].astype(str)
-    columns = ["source", "target", "weight", "group", "n_cells", "in_prior"]
-    network = network[columns] if grn.groups.name != ALL else network[columns].drop(columns="group")
+    first = ["source", "target", "weight"]
+    network = network[first + [column for column in network if column not in first]]
+    network = network if grn.groups.name != ALL else network.drop(columns="group")
     adata.uns[key] = {"grn": network, "params": storable(grn.params)}
 
 

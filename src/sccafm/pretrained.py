@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sccafm.calibration import Calibration, read_calibration
 from sccafm.conditions import Conditions
 from sccafm.genes import Vocabulary
 from sccafm.lexicon import Lexicon, read_lexicon
@@ -37,11 +38,23 @@ CANDIDATES = {
     "mouse_tfs": ("resources/mouse_tfs.csv", "mouse_tfs.csv"),
     "omnipath": ("resources/OmniPath.csv", "OmniPath.csv"),
     "homologous": ("resources/homologous.csv", "homologous.csv"),
+    "calibration": ("models/calibration.json", "calibration.json"),
+    "calibration_tensors": ("models/calibration.safetensors", "calibration.safetensors"),
+    "genesets": ("models/genesets.gmt.gz", "genesets.gmt.gz"),
+    "contexts": ("models/contexts.json", "contexts.json"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
 }
 REQUIRED = ("sfm_config", "sfm_model", "vocab", "cond_dict")
-BORROWED = ("human_tfs", "mouse_tfs", "omnipath", "homologous", "aliases")  # the bundle's own where a release has none
+BORROWED = (
+    "human_tfs",
+    "mouse_tfs",
+    "omnipath",
+    "homologous",
+    "aliases",
+    "genesets",
+)  # the bundle's own where a release has none
+FITTED = ("calibration", "calibration_tensors", "contexts")  # belong to the weights beside them alone
 SFM_PREFIX, VGAE_PREFIX = "foundation_modules.sfm.", "head_modules.vgae."
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "./folder" is none
 # Parameters that checkpoints carried before the renaming of 2026-05-05.
@@ -60,6 +73,8 @@ class Model:
     revision: str | None
     weights_hash: str  # sha256 of the structure module's weights file
     files: Mapping[str, Path]  # logical name -> file that was read
+    calibration: Calibration | None = None  # None in a release without one
+    contexts: tuple[str, ...] | None = None  # a name for each factor; None in a release without them
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -94,6 +109,7 @@ class Model:
         shutil.rmtree(partial, ignore_errors=True)
         copy_tables(self.files, partial)
         save_sfm(partial / "models", self.sfm, self.vgae)
+        self._copy_fitted(partial)
         if self.efm is not None:
             write_json(partial / "models/efm_config.json", {"efm": dataclasses.asdict(self.efm.config)})
             save_file(tensors(self.efm), partial / "models/efm_model.safetensors")
@@ -101,6 +117,16 @@ class Model:
             folder.rmdir()
         partial.rename(folder)
         return folder
+
+    def _copy_fitted(self, folder: Path) -> None:
+        """Copy calibration and names, and let them name the weights as they were just written."""
+        own = {"calibration": self.calibration, "calibration_tensors": self.calibration, "contexts": self.contexts}
+        digest = hashlib.sha256((folder / flat_name("sfm_model")).read_bytes()).hexdigest()
+        for name in (name for name, content in own.items() if content is not None):
+            path = folder / flat_name(name)
+            shutil.copyfile(self.files[name], path)
+            if path.suffix == ".json":
+                write_json(path, json.loads(path.read_text()) | {"weights_hash": digest})
 
 
 def load(
@@ -153,6 +179,7 @@ def load(
             "the model has no EFM",
             stacklevel=2,
         )
+    weights_hash = hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest()
     return Model(
         sfm=sfm.to(device).eval(),
         vgae=vgae and vgae.to(device).eval(),
@@ -160,16 +187,33 @@ def load(
         lexicon=lexicon,
         source="bundled" if source is None else str(source),
         revision=revision,
-        weights_hash=hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest(),
+        weights_hash=weights_hash,
         files=files,
+        calibration=read_calibration(files, weights_hash),
+        contexts=read_contexts(files, weights_hash),
     )
 
 
+def read_contexts(files: Mapping[str, Path], weights_hash: str) -> tuple[str, ...] | None:
+    """Names of the factors, as scripts/calibrate.py writes them; None if there are none for these weights."""
+    if "contexts" not in files:
+        return None
+    content = json.loads(files["contexts"].read_text())
+    if content["weights_hash"] != weights_hash:
+        warnings.warn(
+            f"{files['contexts']} names the factors of other weights and is not used; name them again: "
+            "python scripts/calibrate.py",
+            stacklevel=3,
+        )
+        return None
+    return tuple(factor["name"] for factor in content["factors"])
+
+
 def copy_tables(files: Mapping[str, Path], folder: Path) -> None:
-    """Copy everything but configs and weights into a folder of the flat layout."""
+    """Copy everything but configs, weights and what was fitted to weights into a folder of the flat layout."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
-        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm"):
+        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", *FITTED):
             shutil.copyfile(path, folder / flat_name(name))
 
 

@@ -1,5 +1,7 @@
 """Finds the released files (models/ and the CSVs) and reads the tables: regulators, prior edges, orthologs, aliases."""
 
+import gzip
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -52,3 +54,16 @@ def read_prior(path: Path) -> pd.DataFrame:
     table = read_table(path, ("Gene1", "Gene2"))
     table = table.assign(Gene1=table["Gene1"].map(spell), Gene2=table["Gene2"].map(spell))
     return table[table["Gene1"] != table["Gene2"]].drop_duplicates(["Gene1", "Gene2"], ignore_index=True)
+
+
+def read_gene_sets(path: Path | None = None) -> Mapping[str, frozenset]:
+    """Gene sets of a GMT file (gzipped or not): name -> spelled symbols; None: the GO and Reactome sets that ship."""
+    path = bundled() / "models/genesets.gmt.gz" if path is None else Path(path)
+    try:
+        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no readable GMT file: {error}") from error
+    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+    if any(len(row) < 3 for row in rows):
+        raise ValueError(f"{path} is no GMT file: a line needs a name, a note and genes, separated by tabs")
+    return {name: frozenset(map(spell, genes)) for name, _, *genes in rows}

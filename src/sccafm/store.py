@@ -5,9 +5,10 @@ A folder holds
     grn.json                what was run; "complete" once every part is there
     genes.parquet           name, symbol, gene_id, is_tf
     cells.parquet           cell, group
-    edges.parquet           edge, source, target, in_prior: what the edge numbers mean
-    parts/00000.parquet     cell, edge, weight of some cells: positions in the two tables
-    arrays/context.npy      a row per cell: context, summary (and factors, where kept); filled part by part
+    edges.parquet           edge, source, target, sign, in_prior, prior_sources, null_mean, null_sd: what the edge
+                            numbers mean, and what is known of a pair whatever the cell
+    parts/00000.parquet     cell, edge, weight, confidence, qvalue of some cells: positions in the two tables
+    arrays/context.npy      a row per cell: context, summary (and ood and factors, where there are any); filled part by part
     sums.safetensors        running sums over the cells read so far, per group
 
 and reads with pandas, polars or DuckDB as it is: join `parts/*.parquet` with `edges.parquet` on `edge`.
@@ -30,6 +31,9 @@ FORMAT = 2
 PART_CELLS = 500  # cells of one part
 SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
 ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for
+EDGE_TYPES = {name: np.int32 for name in ("cell", "edge")} | {
+    name: np.float32 for name in ("weight", "confidence", "qvalue")
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class CellEdges:
     cell: np.ndarray  # int32, position of the cell
     edge: np.ndarray  # int32, regulator position * G + target position
     weight: np.ndarray  # float32
+    confidence: np.ndarray  # float32, NaN without a calibration
+    qvalue: np.ndarray  # float32, NaN without a null
 
     def __len__(self) -> int:
         return len(self.edge)
@@ -47,13 +53,12 @@ class CellEdges:
         """Edges of chosen cells, in the order asked for."""
         starts, stops = np.searchsorted(self.cell, cells, "left"), np.searchsorted(self.cell, cells, "right")
         rows = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)] or [np.arange(0)])
-        return CellEdges(self.cell[rows], self.edge[rows], self.weight[rows])
+        return CellEdges(*(getattr(self, name)[rows] for name in EDGE_TYPES))
 
     @staticmethod
     def join(many: list["CellEdges"]) -> "CellEdges":
-        empty = CellEdges(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
-        many = many or [empty]
-        return CellEdges(*(np.concatenate([getattr(e, name) for e in many]) for name in ("cell", "edge", "weight")))
+        many = many or [CellEdges(*(np.zeros(0, kind) for kind in EDGE_TYPES.values()))]
+        return CellEdges(*(np.concatenate([getattr(e, name) for e in many]) for name in EDGE_TYPES))
 
 
 @dataclass(frozen=True)
@@ -109,18 +114,19 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_edges(edges: CellEdges, path: Path) -> None:
-    """Delta-coded integers and split float bytes: about four bytes an edge."""
-    schema = pa.schema([("cell", pa.int32()), ("edge", pa.int32()), ("weight", pa.float32())])
+    """Delta-coded integers, split float bytes, and dictionaries of the few values of confidence and qvalue."""
+    schema = pa.schema([(name, pa.from_numpy_dtype(kind)) for name, kind in EDGE_TYPES.items()])
 
     def write(partial: Path) -> None:
         encoding = {"cell": "DELTA_BINARY_PACKED", "edge": "DELTA_BINARY_PACKED", "weight": "BYTE_STREAM_SPLIT"}
+        packed = ["confidence", "qvalue"]
         with pq.ParquetWriter(
-            partial, schema, compression="zstd", use_dictionary=False, column_encoding=encoding
+            partial, schema, compression="zstd", use_dictionary=packed, column_encoding=encoding
         ) as writer:
             first, last = (edges.cell[0], edges.cell[-1]) if len(edges) else (0, -1)
             for start in range(first, last + 1, ROW_GROUP_CELLS):
                 rows = slice(*np.searchsorted(edges.cell, (start, start + ROW_GROUP_CELLS)))
-                columns = [edges.cell[rows], edges.edge[rows], edges.weight[rows]]
+                columns = [getattr(edges, name)[rows] for name in EDGE_TYPES]
                 if len(columns[0]):  # a row group of nothing has no statistics to find it by
                     writer.write_table(pa.table([pa.array(c) for c in columns], schema=schema))
 
@@ -136,7 +142,7 @@ def read_edges(path: Path, cells: np.ndarray) -> CellEdges:
         if len(cells) and np.any((cells >= statistics.min) & (cells <= statistics.max)):
             groups.append(number)
     table = file.read_row_groups(groups)
-    return CellEdges(*(table.column(name).to_numpy() for name in ("cell", "edge", "weight"))).of(cells)
+    return CellEdges(*(table.column(name).to_numpy() for name in EDGE_TYPES)).of(cells)
 
 
 class Store:

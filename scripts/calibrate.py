@@ -1,0 +1,338 @@
+"""Fit everything that is fitted to a trained model's outputs, and write it beside the weights.
+
+    python scripts/calibrate.py --corpus FOLDER --edges OmniPath.csv.gz --truths NETWORKS [--model FOLDER]
+
+Writes calibration.json, calibration.safetensors and contexts.json into models/ (or FOLDER/models). FOLDER of --corpus
+holds the training cells (h5ad). What edges are fitted to trained no model and judges none:
+
+- DoRothEA's ChIP-seq evidence (column ev_chip of --edges), whatever other evidence an edge has;
+- BEELINE's ChIP-seq networks of mHSC-E and mHSC-GM (--truths), on bone-marrow progenitors of the corpus.
+
+Each truth has an intercept of its own, for densities differ; the slopes are shared, and every truth weighs the same.
+Signs are fitted to TRRUST's signed pairs, each told without itself. Every number is printed as it is fitted.
+"""
+
+import argparse
+import dataclasses
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from contexts import name_contexts
+from safetensors.numpy import save_file
+from scipy.optimize import brentq
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from tqdm.auto import tqdm
+
+import sccafm
+from sccafm import calibration as fit
+from sccafm.null import sample_cells
+from sccafm.pretrained import write_json
+from sccafm.reading import Reading, read
+from sccafm.signs import PRIOR_COUNT, conditional_dependence, stated_signs
+
+CELLS = 24  # of each data set
+SINGLE = 6  # of them also looked at one by one, for the confidence of a cell's edges
+SIGN_CELLS = 500  # of each data set, for signs
+EVERY = 3  # DoRothEA's edges are looked at in every third data set
+KNOTS = 201  # quantiles that are stored
+PRECISION = 0.8  # of signs, where the model does not abstain
+LEAST_LEVEL = 0.05  # log1p of counts per 10,000 below which no gene's usual level is taken to be
+BEELINE = {
+    "mHSC-E": ("hpc_bm_tusi6933", "beeline_mHSC-E_specific_TFs1000"),
+    "mHSC-GM": ("hpc_bm_tusi6933", "beeline_mHSC-GM_specific_TFs1000"),
+}
+# Densities of ChIP-seq truths on the published model's own choice of genes, hESC and mESC (its paper's tables); with
+# those of BEELINE above they are the base rate.
+PUBLISHED_DENSITIES = {"hESC": 0.218, "mESC": 0.262}
+
+
+@dataclasses.dataclass
+class Seen:
+    """What one data set of the corpus shows."""
+
+    name: str
+    species: str
+    tissue: str
+    cell_types: np.ndarray
+    tokens: np.ndarray  # G, of the genes read
+    is_tf: np.ndarray  # G bool
+    in_prior: np.ndarray  # T G bool
+    scores: np.ndarray | None  # (SINGLE + 1) T G float32: the first cells one by one, and the sum over all
+    values: np.ndarray  # C G log-expression
+    u: np.ndarray  # T M, mean over cells
+    v: np.ndarray  # G M
+    context: np.ndarray  # C M
+    summary: np.ndarray  # C D
+    usual: pd.Series  # mean log-expression of all known genes, by token
+    dependence: pd.DataFrame  # TRRUST's pairs: source, target, sign, dependence
+
+
+def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
+    adata = ad.read_h5ad(path)
+    every = read(adata, model.lexicon, regulators="all", n_top_genes=None)
+    usual = pd.Series(np.log1p(every.matrix.survey().mean[every.columns]), every.gene_ids)
+    dependence = pair_dependence(every, model)
+    adata = adata[sample_cells(adata.obs_names, CELLS)].copy()
+    adata.obs["each"] = [f"{i:02d}" for i in range(adata.n_obs)]
+    grn = sccafm.infer_grn(adata, model, groupby="each", null_cells=0, progress=False)
+    types = adata.obs["cell_type"].astype(str).to_numpy() if "cell_type" in adata.obs else np.repeat("", adata.n_obs)
+    scores = grn.sums["scores"]
+    kept = np.concatenate([scores[:SINGLE], scores.sum(0, keepdims=True)]).astype(np.float32) if with_scores else None
+    return Seen(
+        name=path.stem,
+        species=every.species,
+        tissue=str(adata.obs["tissue"].iloc[0]),
+        cell_types=types,
+        tokens=np.array([model.vocabulary.token(gene_id) for gene_id in grn.genes["gene_id"]]),
+        is_tf=grn.genes["is_tf"].to_numpy(),
+        in_prior=grn.in_prior,
+        scores=kept,
+        values=grn.sums["expression"],  # groups are cells
+        u=grn.sums["u"] / len(grn),
+        v=grn.sums["v"] / len(grn),
+        context=grn.arrays["context"],
+        summary=grn.summary,
+        usual=usual,
+        dependence=dependence,
+    )
+
+
+# --- signs
+
+
+def pair_dependence(reading: Reading, model: sccafm.Model) -> pd.DataFrame:
+    """Dependence of TRRUST's signed pairs over a sample of cells, given the first component of all their genes."""
+    pairs = trrust(model)
+    used = np.isin(reading.gene_ids, pairs[["source", "target"]].to_numpy())
+    cells = sample_cells(reading.matrix.obs_names, SIGN_CELLS)
+    values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns[used]) for c in cells])
+    tokens = pd.Index(reading.gene_ids[used])
+    is_tf = np.isin(tokens, pairs["source"])
+    rows, columns = tokens[is_tf].get_indexer(pairs["source"]), tokens.get_indexer(pairs["target"])
+    found = (rows >= 0) & (columns >= 0)
+    return pairs[found].assign(dependence=conditional_dependence(values, is_tf)[rows[found], columns[found]])
+
+
+def trrust(model: sccafm.Model) -> pd.DataFrame:
+    stated = stated_signs(model.lexicon)
+    return stated.loc[stated["sign_source"] == "TRRUST", ["source", "target", "sign"]]
+
+
+def without_itself(pairs: pd.DataFrame, end: str) -> pd.Series:
+    """Tendency of a gene, from its other pairs alone."""
+    grouped = pairs.groupby(end)["sign"]
+    return (grouped.transform("sum") - pairs["sign"]) / (grouped.transform("size") - 1 + PRIOR_COUNT)
+
+
+def fit_signs(seen: list[Seen], model: sccafm.Model) -> dict:
+    pairs = trrust(model)
+    pairs = pairs.assign(up=without_itself(pairs, "source"), into=without_itself(pairs, "target"))
+    table = pd.concat([s.dependence for s in seen]).merge(pairs, on=["source", "target", "sign"])
+    x, y = table[["dependence", "up", "into"]].to_numpy(), table["sign"].to_numpy() > 0
+    pair = table.groupby(["source", "target"]).ngroup()
+    probability = cross_val_predict(
+        LogisticRegression(C=10), x, y, groups=pair, cv=GroupKFold(5), method="predict_proba"
+    )[:, 1]
+    up, down = least_probability(probability, y), least_probability(1 - probability, ~y)
+    judged = (probability >= up) | (1 - probability >= down)
+    right = np.where(probability >= up, y, ~y)[judged].mean()
+    whole = LogisticRegression(C=10).fit(x, y)
+    print(
+        f"signs: {len(pairs):,} pairs of TRRUST, {len(table):,} times seen in {len(seen)} data sets, "
+        f"{y.mean():.2f} of them activating; hidden pairs: precision {right:.3f} at coverage {judged.mean():.3f}"
+    )
+    return {
+        "intercept": float(whole.intercept_[0]),
+        "coefficients": [float(c) for c in whole.coef_[0]],
+        "up": up,
+        "down": down,
+        "precision": PRECISION,
+        "held_out": {"precision": float(right), "coverage": float(judged.mean()), "n_pairs": len(pairs)},
+    }
+
+
+def least_probability(probability: np.ndarray, is_right: np.ndarray) -> float:
+    """Least probability at and above which PRECISION of the calls are right; above 1 where none is."""
+    order = np.argsort(-probability)
+    precision = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero((precision >= PRECISION) & (np.arange(len(order)) >= 100))
+    return float(probability[order[enough[-1]]]) if len(enough) else 1.01
+
+
+# --- confidence
+
+
+def candidates(seen: Seen, model: sccafm.Model, edges: pd.DataFrame, targets: set[str] | None) -> dict:
+    """Features and truth of the regulators of `edges` times the genes read (or `targets`), for a group and for cells.
+
+    Parameters
+    ----------
+    edges
+        Columns source and target, upper-case human symbols.
+    targets
+        Genes that could have been found; None: all.
+    """
+    symbols = np.array([model.vocabulary.symbol(token).upper() for token in seen.tokens])
+    rows = np.flatnonzero(np.isin(symbols[seen.is_tf], edges["source"].unique()))
+    columns = np.arange(len(symbols)) if targets is None else np.flatnonzero(np.isin(symbols, list(targets)))
+    row, column = (m.ravel() for m in np.meshgrid(rows, columns, indexing="ij"))
+    proper = symbols[seen.is_tf][row] != symbols[column]
+    edge = (row * len(symbols) + column)[proper]
+    true = set(zip(edges["source"], edges["target"], strict=True))
+    ends = zip(symbols[seen.is_tf][row[proper]], symbols[column[proper]], strict=True)
+    y = np.array([pair in true for pair in ends], dtype=bool)
+
+    def x(scores: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        level = fit.levels(expression)[edge % len(symbols)]
+        return fit.features(fit.row_quantiles(scores, edge), seen.in_prior.ravel()[edge], level)
+
+    single = [x(scores, values) for scores, values in zip(seen.scores[:-1], seen.values, strict=False)]
+    group = x(seen.scores[-1], seen.values.sum(0))
+    return {"group": (group, y), "cell": (np.concatenate(single), np.tile(y, len(single)))}
+
+
+def read_truths(seen: list[Seen], model: sccafm.Model, edges: Path, networks: Path) -> dict[str, list[dict]]:
+    """Candidates of each truth, over the data sets that it is looked at in."""
+    table = pd.read_csv(edges, low_memory=False)
+    chip = table[table["ev_chip"] == 1].set_axis(["source", "target", *table.columns[2:]], axis=1)
+    studied = chip["source"].value_counts()
+    chip = chip[chip["source"].isin(studied.index[studied >= 50])]
+    truths = {"DoRothEA ChIP": [candidates(s, model, chip, None) for s in seen if s.scores is not None]}
+    for name, (data, network) in BEELINE.items():
+        found = pd.read_csv(networks / f"{network}.csv.gz").iloc[:, :2].set_axis(["source", "target"], axis=1)
+        found = found.apply(lambda column: column.str.upper())
+        genes = set(found.to_numpy().ravel())
+        truths[name] = [candidates(s, model, found, genes) for s in seen if s.name == data]
+    return truths
+
+
+def fit_confidence(truths: dict[str, list[dict]]) -> dict:
+    densities = dict(PUBLISHED_DENSITIES)
+    fitted = {}
+    for level in ("group", "cell"):
+        joined = {
+            t: tuple(np.concatenate(z) for z in zip(*(p[level] for p in ps), strict=True)) for t, ps in truths.items()
+        }
+        for truth, (_, y) in joined.items():
+            print(f"confidence, {level}: {truth}: {len(y):,} candidates, density {y.mean():.4f}")
+        densities |= {truth: float(joined[truth][1].mean()) for truth in BEELINE}
+        base_rate = float(np.mean(list(densities.values())))
+        fitted[level] = shared_slopes(joined, base_rate)
+        print(
+            f"confidence, {level}: coefficients {dict(zip(fit.FEATURES, fitted[level]['coefficients'], strict=True))}"
+        )
+    print(f"confidence: base rate {base_rate:.3f}, the mean of { ({k: round(v, 3) for k, v in densities.items()}) }")
+    return fitted | {"base_rate": base_rate, "densities": densities}
+
+
+def shared_slopes(truths: dict[str, tuple[np.ndarray, np.ndarray]], base_rate: float) -> dict:
+    """Logistic regression with an intercept for each truth; a slope of the score that would be negative is left out.
+
+    The intercept that is kept makes the mean probability over all truths' candidates the base rate.
+    """
+    names = list(truths)
+    x = np.concatenate([truths[t][0] for t in names])
+    y = np.concatenate([truths[t][1] for t in names])
+    own = np.repeat(np.eye(len(names)), [len(truths[t][1]) for t in names], axis=0)
+    weight = np.concatenate([np.full(len(truths[t][1]), 1e4 / len(truths[t][1])) for t in names])
+    kept = list(range(x.shape[1]))
+    while True:
+        design = np.concatenate([x[:, kept], 10 * own], 1)  # intercepts are hardly shrunk
+        model = LogisticRegression(C=1.0, fit_intercept=False, max_iter=1000).fit(design, y, weight)
+        slopes = dict(zip(kept, model.coef_[0], strict=False))
+        negative = [k for k in (0, 1) if slopes.get(k, 0) < 0]  # beta calibration is monotone in the score
+        if not negative:
+            break
+        kept.remove(min(negative, key=slopes.get))
+    coefficients = np.array([slopes.get(k, 0.0) for k in range(x.shape[1])])
+
+    def excess(intercept: float) -> float:
+        return float(np.sum(weight * expit(intercept + x @ coefficients)) / weight.sum()) - base_rate
+
+    return {"intercept": brentq(excess, -20, 20), "coefficients": [float(c) for c in coefficients]}
+
+
+# --- out of distribution
+
+
+def usual_levels(seen: list[Seen], species: str, size: int) -> np.ndarray:
+    """Mean log-expression of each gene over the data sets of a species that measure it, by token."""
+    levels = pd.concat([s.usual for s in seen if s.species == species] or [pd.Series(dtype=float)])
+    return levels.groupby(level=0).mean().reindex(range(size), fill_value=0.0).clip(lower=LEAST_LEVEL).to_numpy()
+
+
+def references(seen: list[Seen], size: int) -> dict[str, np.ndarray]:
+    """What a cell is compared with, from some data sets."""
+    centers = np.stack([s.summary.mean(0) for s in seen])
+    within = np.concatenate([s.summary - s.summary.mean(0) for s in seen]).astype(np.float64)
+    covariance = within.T @ within / len(within)
+    covariance += 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    usual = {f"usual_{k}": usual_levels(seen, k, size).astype(np.float32) for k in ("human", "mouse")}
+    return {"centers": centers, "precision": np.linalg.inv(covariance).astype(np.float32)} | usual
+
+
+def distances(s: Seen, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    usual = tensors[f"usual_{s.species}"][s.tokens].astype(np.float64)
+    far = fit.distance(s.summary, tensors["centers"], tensors["precision"])
+    return far, -fit.typicality(s.values, usual)
+
+
+def fit_ood(seen: list[Seen], size: int) -> tuple[dict, dict[str, np.ndarray]]:
+    """Quantiles of both distances of cells whose whole tissue was held out, every data set weighing the same."""
+    held = {}
+    for tissue in sorted({s.tissue for s in seen}):
+        tensors = references([s for s in seen if s.tissue != tissue], size)
+        held |= {s.name: distances(s, tensors) for s in seen if s.tissue == tissue}
+    far, strange = (np.concatenate([h[i] for h in held.values()]) for i in (0, 1))
+    weight = np.concatenate([np.full(len(h[0]), 1 / len(h[0])) for h in held.values()])
+    ood = {"distance": quantiles(far, weight), "strangeness": quantiles(strange, weight)}
+    worse = np.maximum(fit.place(far, ood["distance"]), fit.place(strange, ood["strangeness"]))
+    print(f"ood: {len(held)} data sets of {len({s.tissue for s in seen})} tissues held out in turn, {len(far):,} cells")
+    return ood | {"larger": quantiles(worse, weight)}, references(seen, size)
+
+
+def quantiles(x: np.ndarray, weight: np.ndarray) -> list[float]:
+    order = np.argsort(x)
+    share = (np.cumsum(weight[order]) - 0.5 * weight[order]) / weight.sum()
+    knots = np.interp(np.linspace(0, 1, KNOTS), share, x[order])
+    return [float(v) for v in np.maximum.accumulate(knots + 1e-9 * np.arange(KNOTS))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--edges", type=Path, required=True)
+    parser.add_argument("--truths", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    model = dataclasses.replace(sccafm.load(options.model, device="cpu"), calibration=None, contexts=None)
+    paths = sorted(options.corpus.glob("*.h5ad"))
+    if not paths:
+        raise FileNotFoundError(f"{options.corpus} holds no .h5ad file")
+    with_scores = {path.stem for path in paths[::EVERY]} | {data for data, _ in BEELINE.values()}
+    bar = tqdm(paths, desc="looking", unit="file")
+    seen = [look(path, model, path.stem in with_scores) for path in bar]
+    folder = model.files["sfm_model"].parent
+    ood, tensors = fit_ood(seen, model.vocabulary.size)
+    content = {
+        "weights_hash": model.weights_hash,
+        "confidence": fit_confidence(read_truths(seen, model, options.edges, options.truths)),
+        "signs": fit_signs(seen, model),
+        "ood": ood,
+    }
+    save_file(
+        {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}, folder / "calibration.safetensors"
+    )
+    write_json(folder / "calibration.json", content)
+    write_json(folder / "contexts.json", {"weights_hash": model.weights_hash} | name_contexts(seen, model))
+    print(f"wrote calibration.json, calibration.safetensors and contexts.json into {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Contexts: what a model's factors are, in words, and how a cell's factors made one of its edges."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+MAX_FDR = 0.05  # a term above it names no factor
+N_TOP = 100  # targets of a factor that are tested against gene sets
+ACRONYM = re.compile(r"\s*\((GO:\d+|R-HSA-\d+)\)$")
+
+
+def enrichment(
+    weight: np.ndarray, symbols: pd.Index, sets: Mapping[str, frozenset], n_top: int = N_TOP, min_overlap: int = 3
+) -> pd.DataFrame:
+    """Gene sets among the targets that a factor weighs most: one-sided hypergeometric test, Benjamini-Hochberg.
+
+    Parameters
+    ----------
+    weight
+        G, of one factor; genes without weight are never among the top.
+    symbols
+        G upper-case symbols: all of them are the background.
+    sets
+        Name -> upper-case symbols.
+    n_top
+        Targets tested.
+    min_overlap
+        Sets that share fewer genes with the top are left out, and count as tests all the same.
+
+    Returns
+    -------
+    DataFrame term, overlap, size (genes of the set that were read), pvalue, fdr, genes; the best first.
+    """
+    order = np.argsort(-weight, kind="stable")[: min(n_top, len(weight) // 2)]
+    top = {symbols[i] for i in order if weight[i] > 0}
+    background = set(symbols)
+    rows = []
+    for term, genes in sets.items():
+        here = genes & background
+        shared = here & top
+        p = stats.hypergeom.sf(len(shared) - 1, len(background), len(here), len(top)) if len(shared) else 1.0
+        rows.append((term, len(shared), len(here), float(p), ", ".join(sorted(shared))))
+    table = pd.DataFrame(rows, columns=["term", "overlap", "size", "pvalue", "genes"])
+    fdr = stats.false_discovery_control(table["pvalue"]) if len(table) else np.zeros(0)
+    table.insert(4, "fdr", fdr)
+    return table[table["overlap"] >= min_overlap].sort_values(["pvalue", "term"], ignore_index=True)
+
+
+def short_term(term: str, most: int = 40) -> str:
+    """A set's name without its identifier, cut at a word."""
+    text = ACRONYM.sub("", term).strip()
+    return text if len(text) <= most else text[: most + 1].rsplit(" ", 1)[0]
+
+
+def name_factor(number: int, regulators: list[str], terms: pd.DataFrame) -> tuple[str, str]:
+    """Short name of a factor and the evidence for it.
+
+    The best enriched gene set names it, else its strongest regulators; the number keeps names unique.
+    """
+    label = f"factor_{number:03d}"
+    if len(terms) and terms["fdr"].iloc[0] <= MAX_FDR:
+        best = terms.iloc[0]
+        evidence = f"{best['term']}: {best['overlap']} of {best['size']} genes among its targets, FDR {best['fdr']:.1e}"
+        return f"{label}: {short_term(best['term'])}", evidence
+    if regulators:
+        return f"{label}: {'/'.join(regulators[:2])}", "its strongest regulators; no gene set is enriched"
+    return label, "no regulator uses it"
+
+
+def where_active(context: np.ndarray, labels: pd.Series, n_top: int = 3) -> list[list[tuple[str, float]]]:
+    """Labels (tissues, cell types, groups) in whose cells each factor carries most: mean share, strongest first.
+
+    Parameters
+    ----------
+    context
+        C M, rows sum to 1.
+    labels
+        C.
+    """
+    means = pd.DataFrame(context).groupby(labels.astype(str).to_numpy(), sort=True).mean()
+    best = np.argsort(-means.to_numpy(), axis=0, kind="stable")[:n_top]
+    return [[(str(means.index[i]), float(means.iloc[i, m])) for i in column] for m, column in enumerate(best.T)]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a cell has an edge: which factors made it, and how the cell differs from the average."""
+
+    source: str
+    target: str
+    cell: str
+    weight: float  # the cell's score
+    mean_weight: float  # over all cells of the GRN
+    share_below: float  # share of the cells whose score is lower
+    factors: pd.DataFrame = field(
+        repr=False
+    )  # per factor: regulator, target, contribution, mean_contribution, difference
+
+    def __repr__(self) -> str:
+        lead = self.factors.iloc[0]
+        change = self.factors["difference"]
+        moved = change.abs().idxmax()
+        return (
+            f"{self.source} -> {self.target} in {self.cell}: weight {self.weight:.4f}, {self.mean_weight:.4f} on average; "
+            f"{self.share_below:.0%} of the cells score lower\n"
+            f"  most of it by {lead['name']}: {lead['contribution']:.4f} = {lead['regulator']:.3f} of the regulator x "
+            f"{lead['target']:.3f} of the target\n"
+            f"  differs from the average most by {self.factors.loc[moved, 'name']}: {change[moved]:+.4f}"
+        )
+
+
+def explain(u: np.ndarray, v: np.ndarray, cell: int, names: list[str], labels: pd.Index, what: tuple) -> Explanation:
+    """Take one edge of one cell apart.
+
+    Parameters
+    ----------
+    u, v
+        C M, the regulator's and the target's factors in every cell.
+    cell
+        Position.
+    names, labels
+        Words and identifiers of the M factors.
+    what
+        Source, target and cell by name.
+    """
+    parts = u.astype(np.float64) * v.astype(np.float64)  # C M
+    scores = parts.sum(1)
+    mean = parts.mean(0)
+    table = pd.DataFrame(
+        {
+            "name": names,
+            "regulator": u[cell],
+            "target": v[cell],
+            "contribution": parts[cell],
+            "mean_contribution": mean,
+            "difference": parts[cell] - mean,
+        },
+        index=labels,
+    ).sort_values("contribution", ascending=False, kind="stable")
+    below = float((scores < scores[cell]).mean())
+    return Explanation(*what, float(scores[cell]), float(scores.mean()), below, table)
+
+
+# --- of a model over a corpus, or of two models
+
+
+def load_entropy(load: np.ndarray) -> float:
+    """Entropy of the factors' load as a share of its maximum: 1 if all M are used alike, 0 if one is used alone."""
+    share = np.asarray(load, dtype=np.float64) / np.sum(load)
+    return float(stats.entropy(share) / np.log(len(share)))
+
+
+def matched_correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation of the factors of two models after the best one-to-one matching (Kuhn 1955).
+
+    Parameters
+    ----------
+    one, other
+        N M each: loads of the same genes or cells on the factors.
+
+    Returns
+    -------
+    For each factor of `one` its partner in `other`, and their Pearson correlation.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    def standard(x: np.ndarray) -> np.ndarray:
+        centered = x - x.mean(0)
+        norm = np.linalg.norm(centered, axis=0)
+        return np.divide(centered, norm, out=np.zeros_like(centered, dtype=np.float64), where=norm > 0)
+
+    correlation = standard(one).T @ standard(other)
+    rows, partners = linear_sum_assignment(-correlation)
+    return partners, correlation[rows, partners]
