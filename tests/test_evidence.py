@@ -17,7 +17,7 @@ from sccafm.train.programmes import fit_programmes
 
 def plain_standard(values):
     mean = sum(values) / len(values)
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
     return [min(max((v - mean) / spread, -2.5), 2.5) for v in values]
 
 
@@ -48,14 +48,16 @@ def test_evidence_equals_the_loop(lexicon):  # noqa: F811
     found = evidence(regulators, genes, acts, detection, activity)
     assert found.shape == (2, 3, 10)
     w = evidence.weights
+    breadth, upstream = (plain_standard(table[genes].tolist()) for table in (evidence.breadth, evidence.degree))
+    degree = plain_standard(evidence.degree[regulators].tolist())
     for c in range(2):
         seen, lively = plain_standard(detection[c].tolist()), plain_standard(activity[c].tolist())
         for i in range(3):
             for j in range(10):
                 known = float(evidence.known(regulators[i : i + 1], genes[j : j + 1]))
                 target = w.detection * seen[j] + w.activity * lively[j]
-                target += w.breadth * float(evidence.breadth[genes[j]]) + w.regulates * float(evidence.degree[genes[j]])
-                regulator = w.degree * float(evidence.degree[regulators[i]])
+                target += w.breadth * breadth[j] + w.regulates * upstream[j]
+                regulator = w.degree * degree[i]
                 regulator += w.regulator_detection * seen[i] + w.regulator_activity * lively[i]
                 pair = w.known * known * math.sqrt(float(activity[c, i] * activity[c, j]))
                 pair += w.coactivity * lively[i] * lively[j]
@@ -97,7 +99,7 @@ def test_fitting_affinity_leaves_the_random_state_alone(monkeypatch):
 def test_standardised_rows_have_mean_0_and_spread_1_and_a_limit():
     rows = standardised(torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) * 7 + 2)
     assert torch.allclose(rows.mean(1), torch.zeros(3), atol=1e-5)
-    assert torch.allclose(rows.std(1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(rows.std(1, correction=0), torch.ones(3), atol=1e-5)
     assert standardised(torch.tensor([[0.0] * 50 + [9.0]])).max() == 2.5
     assert (standardised(torch.ones(1, 5)) == 0).all()
 

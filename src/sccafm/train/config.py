@@ -40,7 +40,7 @@ class EvidenceWeights:
     """The target is a regulator itself, by its out-degree in the prior."""
     activity: float = 0.2
     """The target stands above its usual level."""
-    degree: float = 1.5
+    degree: float = 1.25
     """The regulator has many targets in the prior."""
     regulator_detection: float = 0.6
     """The regulator is detected in cells like this one."""

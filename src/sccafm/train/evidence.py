@@ -1,6 +1,7 @@
 """What speaks for each edge before the model is asked: the evidence that the structure module learns to read from one cell.
 
-For regulator i, target j and cell c, with every term on the scale of standard deviations::
+For regulator i, target j and cell c, with every term but the prior's on the scale of standard deviations over the genes, or
+the regulators, that are shown together::
 
     e_cij =  target:     a detection_cj + b breadth_j + c regulates_j + d activity_cj
           +  regulator:  e degree_i + f detection_ci + g activity_ci
@@ -54,9 +55,8 @@ class Evidence(nn.Module):
         order = keys.argsort()
         self._keep("keys", keys[order])
         self._keep("strength", strength.float().clamp(0, 0.99)[order])
-        degree = torch.bincount(source, minlength=self.size).float().log1p()
-        self._keep("degree", standardised(degree[None])[0])
-        self._keep("breadth", standardised(torch.from_numpy(breadth).float()[None])[0])
+        self._keep("degree", torch.bincount(source, minlength=self.size).float().log1p())
+        self._keep("breadth", torch.from_numpy(breadth).float())
         sends, receives = (
             fit_affinity(torch.from_numpy(profiles).float(), source, target, seed)
             if weights.affinity
@@ -110,7 +110,7 @@ class Evidence(nn.Module):
 def standardised(x: Tensor) -> Tensor:
     """Values of each row on one scale, within `LIMIT`."""
     centered = x - x.mean(1, keepdim=True)
-    return (centered / x.std(1, keepdim=True).clamp_min(1e-6)).clamp(-LIMIT, LIMIT)
+    return (centered / x.std(1, keepdim=True, correction=0).clamp_min(1e-6)).clamp(-LIMIT, LIMIT)
 
 
 def fit_affinity(profiles: Tensor, source: Tensor, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
