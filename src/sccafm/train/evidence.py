@@ -92,13 +92,10 @@ class Evidence(nn.Module):
         """
         w = self.weights
         seen, lively = standardised(detection), standardised(activity)
-        target = (
-            w.detection * seen
-            + w.breadth * self.breadth[genes]
-            + w.regulates * self.degree[genes]
-            + w.activity * lively
-        )
-        regulator = w.degree * self.degree[regulators] + w.regulator_detection * seen[:, acts]
+        tables = self.breadth[genes], self.degree[genes], self.degree[regulators]
+        breadth, upstream, degree = (standardised(table[None]) for table in tables)
+        target = w.detection * seen + w.breadth * breadth + w.regulates * upstream + w.activity * lively
+        regulator = w.degree * degree + w.regulator_detection * seen[:, acts]
         regulator = regulator + w.regulator_activity * lively[:, acts]
         affinity = self.sends[regulators] @ self.receives[genes].T
         pair = w.affinity * standardised(affinity.reshape(1, -1)).view_as(affinity) if w.affinity else affinity
