@@ -39,6 +39,7 @@ CELLS = 24  # of each data set
 SINGLE = 6  # of them also looked at one by one, for the confidence of a cell's edges
 SIGN_CELLS = 500  # of each data set, for signs
 EVERY = 3  # DoRothEA's edges are looked at in every third data set
+MOST = 300_000  # candidates of a truth that are fitted to
 KNOTS = 201  # quantiles that are stored
 PRECISION = 0.8  # of signs, where the model does not abstain
 LEAST_LEVEL = 0.05  # log1p of counts per 10,000 below which no gene's usual level is taken to be
@@ -216,7 +217,8 @@ def fit_confidence(truths: dict[str, list[dict]]) -> dict:
     fitted = {}
     for level in ("group", "cell"):
         joined = {
-            t: tuple(np.concatenate(z) for z in zip(*(p[level] for p in ps), strict=True)) for t, ps in truths.items()
+            truth: some_of(*(np.concatenate(part) for part in zip(*(found[level] for found in many), strict=True)))
+            for truth, many in truths.items()
         }
         for truth, (_, y) in joined.items():
             print(f"confidence, {level}: {truth}: {len(y):,} candidates, density {y.mean():.4f}")
@@ -228,6 +230,12 @@ def fit_confidence(truths: dict[str, list[dict]]) -> dict:
         )
     print(f"confidence: base rate {base_rate:.3f}, the mean of { ({k: round(v, 3) for k, v in densities.items()}) }")
     return fitted | {"base_rate": base_rate, "densities": densities}
+
+
+def some_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MOST candidates, drawn at random."""
+    chosen = np.random.default_rng(0).permutation(len(y))[:MOST]
+    return x[chosen], y[chosen]
 
 
 def shared_slopes(truths: dict[str, tuple[np.ndarray, np.ndarray]], base_rate: float) -> dict:

@@ -38,15 +38,18 @@ def enrichment(
     order = np.argsort(-weight, kind="stable")[: min(n_top, len(weight) // 2)]
     top = {symbols[i] for i in order if weight[i] > 0}
     background = set(symbols)
-    rows = []
-    for term, genes in sets.items():
-        here = genes & background
-        shared = here & top
-        p = stats.hypergeom.sf(len(shared) - 1, len(background), len(here), len(top)) if len(shared) else 1.0
-        rows.append((term, len(shared), len(here), float(p), ", ".join(sorted(shared))))
-    table = pd.DataFrame(rows, columns=["term", "overlap", "size", "pvalue", "genes"])
-    fdr = stats.false_discovery_control(table["pvalue"]) if len(table) else np.zeros(0)
-    table.insert(4, "fdr", fdr)
+    shared = [genes & top for genes in sets.values()]
+    table = pd.DataFrame(
+        {
+            "term": list(sets),
+            "overlap": np.array([len(genes) for genes in shared], dtype=int),
+            "size": np.array([len(genes & background) for genes in sets.values()], dtype=int),
+        }
+    )
+    p = stats.hypergeom.sf(table["overlap"] - 1, len(background), table["size"], len(top))
+    table["pvalue"] = np.where(table["overlap"] > 0, p, 1.0)
+    table["fdr"] = stats.false_discovery_control(table["pvalue"]) if len(table) else np.zeros(0)
+    table["genes"] = [", ".join(sorted(genes)) for genes in shared]
     return table[table["overlap"] >= min_overlap].sort_values(["pvalue", "term"], ignore_index=True)
 
 
