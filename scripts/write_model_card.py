@@ -136,7 +136,7 @@ def main() -> None:
 
 A structure module for human and mouse single-cell RNA-seq: width {sizes["embed_dim"]}, {sizes["num_layers"]} layer,
 {sizes["num_heads"]} heads, {sizes["num_factors"]} factors of which each gene chooses {sizes["topk"]}. `sccafm.load()` reads it.
-How it ranks edges beside simple baselines: [benchmarks/accuracy.md](../benchmarks/accuracy.md).
+How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchmarks.md).
 
 ## Training
 
