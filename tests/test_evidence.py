@@ -131,3 +131,8 @@ def test_programmes_tell_kinds_of_cells_apart_and_their_shares_sum_to_one():
     led = share.argmax(1).reshape(3, 20)
     assert all(len(set(row)) == 1 for row in led)
     assert len(set(led[:, 0])) == 3
+
+
+def test_fewer_cells_than_programmes_are_refused():
+    with pytest.raises(ValueError, match="too few for 300 programmes.*--weights.context 0"):
+        fit_programmes([cells_of_kinds()], np.eye(12)[:, :6], {"human": np.zeros(12)}, 300, seed=0)

@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
-from making import random_sfm, random_vgae, write_release
+from making import random_sfm, random_vgae, sfm_config, write_release
 from scipy import sparse
 from test_train import killed_at, settings, weights_of, write_cells
 
@@ -20,6 +20,7 @@ from sccafm.train.corpus import Corpus
 from sccafm.train.files import load, survey_file, survey_files
 from sccafm.train.stream import Stream
 
+FEW_FACTORS = sfm_config(num_factors=8)  # each has a programme, for which 60 cells are few
 SMALL = StreamConfig(above=0, block=7, window=21, windows=2)
 
 
@@ -45,7 +46,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def config(data, tmp_path):
-    return settings(data, tmp_path / "run", stream=SMALL, validation_share=0.2)
+    return settings(data, tmp_path / "run", stream=SMALL, validation_share=0.2, sfm=FEW_FACTORS)
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_a_bad_file_is_refused_by_name(bad, tmp_path, lexicon, name):
 
 
 def test_bad_files_are_skipped_with_a_warning(bad, tmp_path, lexicon):
-    config = settings(bad, tmp_path / "run", on_bad_file="skip")
+    config = settings(bad, tmp_path / "run", on_bad_file="skip", sfm=FEW_FACTORS)
     with pytest.warns(UserWarning, match="5 of 6 files are skipped") as said:
         corpus = Corpus(config, lexicon, progress=False)
     assert all(name in str(said[0].message) for name in TOLD)
@@ -155,7 +156,7 @@ def test_bad_files_are_skipped_with_a_warning(bad, tmp_path, lexicon):
 
 def test_bad_files_alone_are_refused_even_where_they_may_be_skipped(bad, tmp_path, lexicon):
     (bad / "good.h5ad").unlink()
-    config = settings(bad, tmp_path / "run", on_bad_file="skip")
+    config = settings(bad, tmp_path / "run", on_bad_file="skip", sfm=FEW_FACTORS)
     with pytest.raises(ValueError, match="5 of 5 files cannot be trained on. Mend or remove them$"):
         Corpus(config, lexicon, progress=False)
 

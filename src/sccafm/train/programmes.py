@@ -46,6 +46,11 @@ def fit_programmes(
         Species -> V, the usual level of each gene.
     size
         How many programmes, M.
+
+    Raises
+    ------
+    ValueError
+        Fewer cells than programmes.
     """
     components = np.linalg.qr(profiles.astype(np.float64))[0].astype(np.float32)
     usual = {species: level.astype(np.float32) @ components for species, level in usual.items()}
@@ -54,7 +59,13 @@ def fit_programmes(
     for dataset in datasets:
         n = min(int(8 * len(dataset.train) ** 0.5), CELLS_PER_DATASET, len(dataset.train))
         found.append(states(dataset, rng.choice(dataset.train, n, replace=False), components, usual))
-    centers = KMeans(size, n_init=3, random_state=seed).fit(np.concatenate(found)).cluster_centers_
+    sample = np.concatenate(found)
+    if len(sample) < size:
+        raise ValueError(
+            f"{len(sample)} cells are too few for {size} programmes, one for each factor; lower sfm.num_factors, or do without: "
+            "--weights.context 0"
+        )
+    centers = KMeans(size, n_init=3, random_state=seed).fit(sample).cluster_centers_
     return Programmes(components, usual, unit(centers).astype(np.float32))
 
 
