@@ -36,10 +36,11 @@ LIMITS = """## Limits
   one, for a stated share of real edges: see above.
 - Known edges come from literature-curated collections, which know much about few regulators: `in_prior` tells what the
   model was told. Hubs of the literature (JUN, FOS, NFKB1, MYC) are hubs here.
-- No cell was labelled with its true network. What moves the network from cell to cell is expression: an edge counts as
-  active where both of its ends are expressed in cells like this one. That is a sign of regulation, not a proof.
-- Contexts hardly tell cells of one tissue apart: one factor leads nearly all cells of a data set, though the edges behind
-  it differ by cell type. The last line of the curves shows it: the `context` term stays near 0.
+- No cell was labelled with its true network. The model was taught graded evidence (docs/training.md): how widely and how
+  strongly a target is expressed, how active a regulator is in cells like this one, what the prior holds. That is a sign of
+  regulation, not a proof.
+- Contexts follow clusters of cell states of the corpus, softly: cells of one tissue differ in the shares of the factors more
+  than in which factor leads.
 - The networks themselves have no sign: it comes from signed literature and the data's dependence (docs/edges.md).
 - The corpus is small and has mostly blood, immune, lung, gut and embryonic cells. Genes outside of the vocabulary
   (human protein-coding genes with a name) are not read; mouse genes are read through one-to-one orthologs.
@@ -146,8 +147,8 @@ How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchma
 
 ![Loss terms by step](curves.png)
 
-Gene vectors stand still in training: GO and Reactome membership, expression profiles of the corpus, the gene's usual level
-and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST). Made by
+Gene vectors stand still in training: GO and Reactome membership, expression profiles of the corpus, the gene's usual levels,
+in how many data sets it is seen, and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST). Made by
 `python -m sccafm.train sfm` with these settings (docs/training.md says what they mean):
 
 ```json

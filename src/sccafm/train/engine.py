@@ -123,7 +123,8 @@ class Engine:
         held_out = [] if self.is_over else self._held_out()
         bar = tqdm(initial=first, total=config.steps, desc="training", unit="step", disable=not self.progress)
         log = None
-        reader = Reader(self.data, self._numbers(first), config.machine.readers)
+        numbers = () if self.is_over else self._numbers(first)  # a reader reads ahead at once
+        reader = Reader(self.data, iter(numbers), config.machine.readers)
         try:
             with bar:
                 while not self.is_over:
