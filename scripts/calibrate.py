@@ -8,7 +8,8 @@ holds the training cells (h5ad). What edges are fitted to trained no model and j
 - DoRothEA's ChIP-seq evidence (column ev_chip of --edges), whatever other evidence an edge has;
 - BEELINE's ChIP-seq networks of mHSC-E and mHSC-GM (--truths), on bone-marrow progenitors of the corpus.
 
-Each truth has an intercept of its own, for densities differ; the slopes are shared, and every truth weighs the same.
+Each regulator of each truth has an intercept of its own, for shares of true edges differ; the slopes are shared. A pair counts
+once, in however many data sets and cells it is seen.
 Signs are fitted to TRRUST's signed pairs, each told without itself. Every number is printed as it is fitted.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 from contexts import name_contexts
 from safetensors.numpy import save_file
+from scipy import sparse
 from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -30,6 +32,7 @@ from tqdm.auto import tqdm
 
 import sccafm
 from sccafm import calibration as fit
+from sccafm.evaluate import auroc
 from sccafm.null import sample_cells
 from sccafm.pretrained import write_json
 from sccafm.reading import Reading, read
@@ -192,9 +195,11 @@ def candidates(seen: Seen, model: sccafm.Model, edges: pd.DataFrame, targets: se
         level = fit.levels(expression)[edge % len(symbols)]
         return fit.features(fit.row_quantiles(scores, edge), seen.in_prior.ravel()[edge], level)
 
+    regulator = symbols[seen.is_tf][edge // len(symbols)]
     single = [x(scores, values) for scores, values in zip(seen.scores[:-1], seen.values, strict=False)]
     group = x(seen.scores[-1], seen.values.sum(0))
-    return {"group": (group, y), "cell": (np.concatenate(single), np.tile(y, len(single)))}
+    cells = (np.concatenate(single), np.tile(y, len(single)), np.tile(regulator, len(single)))
+    return {"group": (group, y, regulator), "cell": cells}
 
 
 def read_truths(seen: list[Seen], model: sccafm.Model, edges: Path, networks: Path) -> dict[str, list[dict]]:
@@ -216,51 +221,73 @@ def fit_confidence(truths: dict[str, list[dict]]) -> dict:
     densities = dict(PUBLISHED_DENSITIES)
     fitted = {}
     for level in ("group", "cell"):
+        cells = SINGLE if level == "cell" else 1
         joined = {
-            truth: some_of(*(np.concatenate(part) for part in zip(*(found[level] for found in many), strict=True)))
+            truth: joined_candidates([found[level] for found in many], len(many) * cells)
             for truth, many in truths.items()
         }
-        for truth, (_, y) in joined.items():
-            print(f"confidence, {level}: {truth}: {len(y):,} candidates, density {y.mean():.4f}")
-        densities |= {truth: float(joined[truth][1].mean()) for truth in BEELINE}
+        for truth, table in joined.items():
+            print(
+                f"confidence, {level}: {truth}: {len(table.y):,} candidates of {len(set(table.regulator))} regulators, "
+                f"share of true ones {table.y.mean():.4f}; AUROC of the score per regulator {table.auroc():.3f}"
+            )
+        densities |= {truth: float(joined[truth].y.mean()) for truth in BEELINE}
         base_rate = float(np.mean(list(densities.values())))
-        fitted[level] = shared_slopes(joined, base_rate)
-        print(
-            f"confidence, {level}: coefficients {dict(zip(fit.FEATURES, fitted[level]['coefficients'], strict=True))}"
-        )
+        fitted[level] = fit_slopes(joined, base_rate)
+        shown = dict(zip(fit.FEATURES, np.round(fitted[level]["coefficients"], 3).tolist(), strict=True))
+        print(f"confidence, {level}: {shown}")
     print(f"confidence: base rate {base_rate:.3f}, the mean of { ({k: round(v, 3) for k, v in densities.items()}) }")
     return fitted | {"base_rate": base_rate, "densities": densities}
 
 
-def some_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MOST candidates, drawn at random."""
+@dataclasses.dataclass
+class Candidates:
+    """Candidates of one truth."""
+
+    x: np.ndarray  # N 4, FEATURES
+    y: np.ndarray  # N bool
+    regulator: np.ndarray  # N symbols
+    weight: float  # of each: a pair counts once
+
+    def auroc(self) -> float:
+        """Mean over regulators with ten edges of either kind: does a higher score mean a truer edge at all?"""
+        parts = pd.Series(range(len(self.y))).groupby(self.regulator).indices.values()
+        judged = [i for i in parts if 10 <= self.y[i].sum() <= len(i) - 10]
+        return float(np.mean([auroc(self.y[i], self.x[i, 1]) for i in judged])) if judged else float("nan")
+
+
+def joined_candidates(many: list[tuple[np.ndarray, np.ndarray, np.ndarray]], repeats: int) -> Candidates:
+    """Candidates of all data sets, at most MOST of them, drawn at random; each pair stands there about `repeats` times."""
+    x, y, regulator = (np.concatenate(part) for part in zip(*many, strict=True))
     chosen = np.random.default_rng(0).permutation(len(y))[:MOST]
-    return x[chosen], y[chosen]
+    return Candidates(x[chosen], y[chosen], regulator[chosen], len(y) / repeats / len(chosen))
 
 
-def shared_slopes(truths: dict[str, tuple[np.ndarray, np.ndarray]], base_rate: float) -> dict:
-    """Logistic regression with an intercept for each truth; a slope of the score that would be negative is left out.
+def fit_slopes(truths: dict[str, Candidates], base_rate: float) -> dict:
+    """Logistic regression with an intercept for each regulator of each truth.
 
-    The intercept that is kept makes the mean probability over all truths' candidates the base rate.
+    A slope of the score that would be negative is left out, as beta calibration does (Kull et al. 2017): confidence never
+    falls with the score. The one intercept that is kept makes the mean probability, over truths, the base rate.
     """
-    names = list(truths)
-    x = np.concatenate([truths[t][0] for t in names])
-    y = np.concatenate([truths[t][1] for t in names])
-    own = np.repeat(np.eye(len(names)), [len(truths[t][1]) for t in names], axis=0)
-    weight = np.concatenate([np.full(len(truths[t][1]), 1e4 / len(truths[t][1])) for t in names])
+    x = np.concatenate([t.x for t in truths.values()])
+    y = np.concatenate([t.y for t in truths.values()])
+    weight = np.concatenate([np.full(len(t.y), t.weight) for t in truths.values()])
+    owner = pd.factorize(np.concatenate([name + " " + t.regulator.astype(object) for name, t in truths.items()]))[0]
+    own = sparse.csr_matrix((np.full(len(y), 10.0), (np.arange(len(y)), owner)))  # 10: hardly shrunk
     kept = list(range(x.shape[1]))
     while True:
-        design = np.concatenate([x[:, kept], 10 * own], 1)  # intercepts are hardly shrunk
-        model = LogisticRegression(C=1.0, fit_intercept=False, max_iter=1000).fit(design, y, weight)
+        design = sparse.hstack([sparse.csr_matrix(x[:, kept]), own]).tocsr()
+        model = LogisticRegression(C=1.0, fit_intercept=False, max_iter=2000).fit(design, y, weight)
         slopes = dict(zip(kept, model.coef_[0], strict=False))
-        negative = [k for k in (0, 1) if slopes.get(k, 0) < 0]  # beta calibration is monotone in the score
+        negative = [k for k in (0, 1) if slopes.get(k, 0) < 0]
         if not negative:
             break
         kept.remove(min(negative, key=slopes.get))
     coefficients = np.array([slopes.get(k, 0.0) for k in range(x.shape[1])])
+    evidence = [t.x @ coefficients for t in truths.values()]
 
     def excess(intercept: float) -> float:
-        return float(np.sum(weight * expit(intercept + x @ coefficients)) / weight.sum()) - base_rate
+        return float(np.mean([expit(intercept + e).mean() for e in evidence])) - base_rate
 
     return {"intercept": brentq(excess, -20, 20), "coefficients": [float(c) for c in coefficients]}
 

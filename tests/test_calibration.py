@@ -117,7 +117,15 @@ def test_typicality_is_a_correlation():
 
 
 def test_places_are_quantiles():
-    assert place(np.array([-5, 0, 1, 2, 9]), [0.0, 1.0, 4.0]).tolist() == pytest.approx([0, 0, 0.5, 2 / 3, 1])
+    assert place(np.array([-5, 0, 1, 2.5, 4]), [0.0, 1.0, 4.0]).tolist() == pytest.approx(
+        [1 / 6, 1 / 6, 0.5, 2 / 3, 5 / 6]
+    )
+
+
+def test_what_lies_further_out_places_higher():
+    found = place(np.array([4, 5, 9, 20]), [0.0, 1.0, 4.0])
+    assert (np.diff(found) > 0).all()
+    assert found[-1] < 1
 
 
 # --- through a model

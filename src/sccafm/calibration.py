@@ -107,8 +107,12 @@ def at_base_rate(confidence: np.ndarray, fitted: float, wanted: float) -> np.nda
 
 
 def calibration_error(probability: np.ndarray, is_true: np.ndarray, n_bins: int = 15) -> float:
-    """Expected calibration error: mean of |share that is true - mean probability| over bins of equal size."""
-    order = np.argsort(probability, kind="stable")
+    """Expected calibration error: mean of |share that is true - mean probability| over bins of equal size.
+
+    Equal probabilities are parted at random (seeded), not in the order they came in.
+    """
+    mixed = np.random.default_rng(0).permutation(len(probability))
+    order = mixed[np.argsort(probability[mixed], kind="stable")]
     parts = [part for part in np.array_split(order, n_bins) if len(part)]
     gaps = [len(part) * abs(is_true[part].mean() - probability[part].mean()) for part in parts]
     return float(sum(gaps) / len(order))
@@ -149,5 +153,11 @@ def out_of_distribution(
 
 
 def place(x: np.ndarray, knots: list[float]) -> np.ndarray:
-    """Quantile of `x` among held-out cells, whose evenly spaced quantiles are `knots`; 1 above the last."""
-    return np.interp(x, knots, np.linspace(0, 1, len(knots)))
+    """Quantile of `x` among held-out cells, whose evenly spaced quantiles are `knots`.
+
+    Beyond the last knot it approaches 1 and does not reach it, so that what lies further out still scores higher.
+    """
+    step = 0.5 / len(knots)
+    inside = np.interp(x, knots, np.linspace(step, 1 - step, len(knots)))
+    beyond = np.maximum(x - knots[-1], 0) / max(knots[-1] - knots[len(knots) // 2], 1e-12)
+    return np.where(beyond > 0, 1 - step * np.exp(-beyond), inside)
