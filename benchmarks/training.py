@@ -33,6 +33,7 @@ from sccafm.train import TrainSFM
 from sccafm.train.config import Machine, StreamConfig
 from sccafm.train.corpus import Corpus
 from sccafm.train.engine import Engine, Objective, Reader
+from sccafm.train.evidence import Evidence
 from sccafm.train.files import corpus_files, load, survey_file
 from sccafm.train.machine import connect, disconnect
 from sccafm.train.sfm import TABLES, Trainer
@@ -88,9 +89,9 @@ def train(options: argparse.Namespace) -> dict | None:
     corpus = Corpus(config, lexicon, False, fabric.global_rank, fabric.world_size, fabric.barrier)
     sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
     torch.manual_seed(0)
-    engine = Engine(
-        fabric, config, Trainer(config, lexicon, SFM(config.sfm, *sizes), VGAE(config.vgae)), corpus, options.run, False
-    )
+    evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
+    trainer = Trainer(config, SFM(config.sfm, *sizes), VGAE(config.vgae), evidence)
+    engine = Engine(fabric, config, trainer, corpus, options.run, False)
     times: dict[str, list[float]] = defaultdict(list)
     with (
         timed(corpus, "train_batch", times, "draw"),
