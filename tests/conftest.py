@@ -4,10 +4,15 @@ import dataclasses
 import os
 from pathlib import Path
 
+# Before torch is imported: small products gain nothing from threads, which wait for each other where cores are shared.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"  # no display
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from making import GENES, random_sfm, random_vgae
 from scipy import sparse
 
@@ -16,7 +21,12 @@ from sccafm.lexicon import read_lexicon
 from sccafm.pretrained import Model, find_files, find_release
 
 ROOT = Path(__file__).parents[1]
-os.environ["MPLBACKEND"] = "Agg"  # no display
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Whatever a test before this one has set."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

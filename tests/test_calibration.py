@@ -193,7 +193,7 @@ def test_unusual_cells_score_higher(model, toy_adata):
     toy_adata.X = rng.permuted(toy_adata.X.toarray(), axis=1)  # the values of a cell go to other genes
     shuffled = sccafm.infer_grn(toy_adata, model, progress=False)
     assert grn.ood.between(0, 1).all()
-    assert shuffled.ood.median() > grn.ood.median() + 0.3
+    assert (shuffled.ood > grn.ood).mean() > 0.9  # cell by cell: how far apart depends on the made-up weights
 
 
 def test_ood_of_a_cell_is_its_own(model, toy_adata):

@@ -66,8 +66,9 @@ def begun(tmp_path_factory):
 
 
 def settings(data, run, **changes) -> TrainSFM:
-    """Six small steps."""
+    """Six small steps; without affinity, which takes its time to fit."""
     small = {"steps": 6, "cells": 3, "genes": 48, "regulators": 12, "neighbors": 5, "warmup": 2}
+    small |= {"evidence": EvidenceWeights(affinity=0)}
     often = {"validate_every": 3, "validation_batches": 2, "checkpoint_every": 2, "log_every": 1}
     return TrainSFM(**{"data": data, "run": run, "device": "cpu"} | small | often | changes)
 
@@ -125,6 +126,29 @@ def test_new_weights_depend_on_data_and_seed_alone(data, tmp_path):
     assert weights_of(train_sfm(new_weights(data, tmp_path / "three", seed=1))) != weights_of(one.run / "model")
     model = sccafm.load(one.run / "model", device="cpu")
     assert (model.sfm.config, model.vgae.config) == (one.sfm, one.vgae)
+
+
+def test_affinity_is_learned_first(unbroken, tmp_path, monkeypatch):
+    monkeypatch.setattr("sccafm.train.evidence.PROBE_STEPS", 5)
+    config = dataclasses.replace(unbroken, run=tmp_path / "run", evidence=EvidenceWeights())
+    assert config.evidence.affinity
+    first = [pd.read_csv(run.run / "log.csv")["cell"][0] for run in (unbroken, config) if train_sfm(run)]
+    assert first[0] != first[1]
+
+
+def test_held_out_regulators_have_no_prior_in_training(data, tmp_path, lexicon, monkeypatch):
+    (tmp_path / "held_out.txt").write_text("Gata3\nSPI1\n")
+    seen = []
+    monkeypatch.setattr(loop, "Evidence", lambda w, lexicon, *rest: seen.append(lexicon) or Evidence(w, lexicon, *rest))
+    frozen = sfm_config(embed_dim=128, num_layers=1, freeze_loaded_gene_embeddings=True)
+    config = new_weights(data, tmp_path / "run", steps=1, hold_out=tmp_path / "held_out.txt", sfm=frozen)
+    folder = train_sfm(config)
+    assert set(lexicon.prior["Gene1"]) - set(seen[0].prior["Gene1"]) == {"GATA3", "SPI1"}
+    vectors = sccafm.load(folder, device="cpu").sfm.embedding.gene_embedding.weight
+    out_degree = vectors[[lexicon.vocabulary.token(gene) for gene in ("SPI1", "GATA3", "STAT1")], -5]
+    assert out_degree[0] == out_degree[1] == vectors[:, -5].min() < out_degree[2]
+    with pytest.raises(ValueError, match="the prior has no edges of NOTHING; name regulators that it holds"):
+        lexicon.without(["nothing"])
 
 
 def test_a_finished_run_called_again_leaves_its_bits(unbroken):
@@ -311,6 +335,26 @@ def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
         expected = {id(p) for p in trainer.parameters() if p.ndim > 1 and p is not genes}
         assert decayed == expected
         assert trained | {id(genes)} == {id(p) for p in trainer.parameters()}
+
+
+def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, lexicon):
+    sfm = random_sfm(lexicon.vocabulary.size, lexicon.conditions.size)
+    trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(lexicon)).eval()
+    batch = dataclasses.replace(corpus.train_batch(0), programme=None)
+
+    def far() -> float:
+        return trainer(batch)[0]["context"].item()
+
+    assert far() == pytest.approx(0, abs=1e-4)
+    was = sfm(batch.tokens).context()
+    with torch.no_grad():
+        sfm.tg_router.mlp[-1].bias[0] += 2
+    now = sfm(batch.tokens).context()
+    assert far() == pytest.approx((was * (was / now).log()).sum(1).mean().item(), abs=1e-4)
+    assert far() > 0.01
+    assert not any("begun" in name for name in trainer.state_dict())
+    free = dataclasses.replace(unbroken, weights=LossWeights(context=0))
+    assert loop.Trainer(free, sfm, random_vgae(), evidence_of(lexicon))(batch)[0]["context"] == 0
 
 
 def evidence_of(lexicon, **weights) -> Evidence:

@@ -1,14 +1,14 @@
 """What a model must know to read data: gene names, conditions, regulators, and the prior network."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from sccafm.conditions import Conditions
-from sccafm.genes import GeneNames, Vocabulary
+from sccafm.genes import GeneNames, Vocabulary, spell
 from sccafm.resources import read_aliases, read_homologs, read_prior, read_regulators
 
 
@@ -31,6 +31,20 @@ class Lexicon:
         tokens = {"source": "Gene1", "target": "Gene2"}
         edges = self.prior.assign(**{k: self.prior[c].map(self.vocabulary.token) for k, c in tokens.items()})
         return edges[(edges["source"] >= 0) & (edges["target"] >= 0)]
+
+    def without(self, regulators: Collection[str]) -> "Lexicon":
+        """The same with a prior that holds no edge of these regulators, named by symbols of human genes.
+
+        Raises
+        ------
+        ValueError
+            The prior knows one of them not at all.
+        """
+        spelled = {spell(name) for name in regulators}
+        unknown = sorted(spelled - set(self.prior["Gene1"]))
+        if unknown:
+            raise ValueError(f"the prior has no edges of {', '.join(unknown[:5])}; name regulators that it holds")
+        return replace(self, prior=self.prior[~self.prior["Gene1"].isin(spelled)].reset_index(drop=True))
 
 
 def read_lexicon(files: Mapping[str, Path]) -> Lexicon:

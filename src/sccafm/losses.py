@@ -1,6 +1,7 @@
 """Training objectives: tensors in, scalar out.
 
-The published ones (ELBO, prior on the top edges, DAG, sparsity; the EFM's next gene) and ours (`divergence`). Shapes are those of :mod:`sccafm.batch`.
+The published ones (ELBO, prior on the top edges, DAG, sparsity; the EFM's next gene) and ours (`divergence`). Shapes are
+those of :mod:`sccafm.batch`.
 """
 
 import math

@@ -17,7 +17,8 @@ class LossWeights:
     regulator: float = 1.0
     """The same within each regulator, every regulator counting alike."""
     context: float = 0.2
-    """Divergence of a cell's context from the programmes of the corpus that it belongs to."""
+    """Divergence of a cell's context from the programmes of the corpus that it belongs to; with init, from its context
+    under the model to start from."""
     prior: float = 0.02
     """The published prior loss, on the highest-scoring edges."""
     elbo: float = 0.02
@@ -158,6 +159,8 @@ class TrainSFM:
     """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
     checkpoint_every: int = 500
     log_every: int = 20
+    hold_out: Path | None = None
+    """File of regulators, a symbol a line, whose prior edges training never sees: to judge what it learned beyond them."""
     seed: int = 0
     threads: int | None = None
     """CPU threads; absent: as torch chooses."""
@@ -196,7 +199,7 @@ def read_config(path: Path) -> TrainSFM:
         for name, kind in nested.items():
             if name in values:
                 values[name] = kind(**values[name])
-        paths = {name: Path(values[name]) for name in ("data", "run", "init") if values.get(name) is not None}
+        paths = {name: Path(values[name]) for name in ("data", "run", "init", "hold_out") if values.get(name) is not None}
         return TrainSFM(**values | paths)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}; `python -m sccafm.train sfm --help` lists the keys") from error

@@ -28,7 +28,7 @@ class Batch:
     tokens: Tokens
     detection: Tensor  # C G, share of cells like this one that hold the gene
     activity: Tensor  # C G in [0, 1), level in cells like this one beside the usual level: 0.5 where they are equal
-    programme: Tensor | None  # C M, rows sum to 1; absent where contexts keep the meaning they have
+    programme: Tensor | None  # C M, rows sum to 1; absent where a trained model goes on
     dataset: str
 
     def to(self, device) -> "Batch":

@@ -37,6 +37,10 @@ class Trainer(nn.Module):
     def __init__(self, config: TrainSFM, sfm: SFM, vgae: VGAE, evidence: Evidence):
         super().__init__()
         self.config, self.sfm, self.vgae, self.evidence = config, sfm, vgae, evidence
+        self.begun = None
+        if config.init is not None and config.weights.context:
+            begun = copy.deepcopy(sfm).eval().requires_grad_(False)
+            self.begun = (begun,)  # in a tuple: it is neither trained nor saved nor shared out between processes
         sfm.embedding.gene_embedding.weight.requires_grad_(not sfm.config.freeze_loaded_gene_embeddings)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Routing]:
@@ -56,7 +60,7 @@ class Trainer(nn.Module):
         terms = {
             "cell": losses.divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten()),
             "regulator": losses.divergence(evidence, scores, is_pair),
-            "context": self.context(factors, batch.programme),
+            "context": self.context(factors, batch),
             "prior": losses.prior_loss(scores, known, torch.ones_like(scores, dtype=torch.bool), 512, 5.0, 0.1),
             "elbo": elbo / len(genes),
             # The penalty grows like exp(spectral radius); its logarithm has a gradient that cannot overflow.
@@ -65,13 +69,19 @@ class Trainer(nn.Module):
         }
         return terms, routing
 
-    @staticmethod
-    def context(factors: Factors, programme: Tensor | None) -> Tensor:
-        """How far contexts are from the programmes; 0 where none are given."""
-        if programme is None:
+    def context(self, factors: Factors, batch: Batch) -> Tensor:
+        """How far contexts are from the cells' programmes or, in a model that was trained before, from what they were.
+
+        A trained model's contexts so keep their meaning, and the names that belong to them.
+        """
+        wanted = batch.programme
+        if self.begun is not None:
+            with torch.no_grad():
+                wanted = self.begun[0].to(factors.u.device)(batch.tokens).context()
+        if wanted is None:
             return factors.u.new_zeros(())
-        every = torch.ones_like(programme[0], dtype=torch.bool)
-        return losses.divergence((programme + 1e-8).log(), factors.context(), every)
+        every = torch.ones_like(wanted[0], dtype=torch.bool)
+        return losses.divergence((wanted + 1e-8).log(), factors.context(), every)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         weights = dataclasses.asdict(self.config.weights)
@@ -144,6 +154,8 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
         The extra "train" is not installed.
     ValueError
         The run folder belongs to another configuration, a file cannot be trained on, or the processes do not fit.
+    FileNotFoundError
+        No data, or no file of regulators to hold out.
     FloatingPointError
         A loss is not finite: step, term and file are named.
     """
@@ -164,6 +176,8 @@ def run(fabric, config: TrainSFM, progress: bool) -> Path:
     fabric.barrier()
     files = find_files(find_release(config.init, None, False), required=TABLES)
     lexicon = read_lexicon(files)
+    if config.hold_out is not None:
+        lexicon = lexicon.without(config.hold_out.read_text().split())
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
     corpus = Corpus(config, lexicon, progress, **ranks)
     engine = None
