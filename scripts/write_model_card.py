@@ -1,12 +1,13 @@
 """Copy a trained model into models/ and write its card and curves.
 
-    python scripts/write_model_card.py RUN --data FOLDER [--manifest MANIFEST.tsv]
+    python scripts/write_model_card.py RUN [RUN ...] --data FOLDER [--manifest MANIFEST.tsv]
     python scripts/calibrate.py ... && python benchmarks/edges.py ...
-    python scripts/write_model_card.py RUN --data FOLDER [--manifest MANIFEST.tsv]
+    python scripts/write_model_card.py RUN [RUN ...] --data FOLDER [--manifest MANIFEST.tsv]
 
 The second time the card also tells what was fitted to these weights: confidence, signs, contexts, unusual cells.
 
-RUN is the folder of `python -m sccafm.train sfm`, FOLDER the h5ad files that it was trained on, MANIFEST a table of where
+RUN is the folder of `python -m sccafm.train sfm`, or several where each began (--init) with the weights of the one before it;
+FOLDER the h5ad files that it was trained on, MANIFEST a table of where
 they come from (columns file, cells, genes, species, paper, licence). Every figure of the card comes from these files.
 """
 
@@ -24,6 +25,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
+LEFT_OUT = ("sfm", "vgae", "data", "run", "init", "hold_out", "threads", "device")  # sizes stand in sfm_config.json
 HEADER = """---
 library_name: sccafm
 license: gpl-3.0
@@ -117,21 +119,45 @@ The factors that carry most; `contexts.json` has all:
 """
 
 
+def earlier(configs: list[dict]) -> str:
+    """What runs before the last one had for other settings; a run begins with the weights of the one before it."""
+    told = []
+    for number, config in enumerate(configs[:-1], 1):
+        flat, last = flattened(config), flattened(configs[-1])
+        differing = ", ".join(f"{key} {value}" for key, value in flat.items() if value != last[key])
+        told.append(
+            f"\nRun {number} of {len(configs)} differed from the last, whose settings stand below, in: {differing}."
+        )
+    return "".join(told)
+
+
+def flattened(settings: dict) -> dict:
+    flat = {}
+    for key, value in settings.items():
+        if key not in LEFT_OUT:
+            flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--manifest", type=Path)
     options = parser.parse_args()
-    config = json.loads((options.run / "config.json").read_text())
-    log = pd.read_csv(options.run / "log.csv")
+    configs = [json.loads((run / "config.json").read_text()) for run in options.runs]
+    logs = [pd.read_csv(run / "log.csv") for run in options.runs]
+    for later in range(1, len(logs)):
+        logs[later]["step"] += logs[later - 1]["step"].max()
+    config, log = configs[-1], pd.concat(logs, ignore_index=True)
     for name in ("sfm_config.json", "sfm_model.safetensors"):
-        shutil.copyfile(options.run / "model/models" / name, ROOT / "models" / name)
+        shutil.copyfile(options.runs[-1] / "model/models" / name, ROOT / "models" / name)
     curves(log, ROOT / "models/curves.png")
     table, files, cells = data_table(options.data, options.manifest)
     last = log[log["part"] == "validation"].iloc[-1]
     sizes = config["sfm"]
-    settings = {k: v for k, v in config.items() if k not in ("sfm", "vgae", "data", "run", "init", "threads", "device")}
+    steps = " + ".join(f"{c['steps']:,}" for c in configs)
+    settings = {k: v for k, v in config.items() if k not in LEFT_OUT}
     card = f"""{HEADER}
 # The bundled model
 
@@ -141,9 +167,9 @@ How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchma
 
 ## Training
 
-{files} data sets, {cells:,} cells, {config["steps"]:,} steps of {config["cells"]} cells and up to {config["genes"]:,} genes, seed
-{config["seed"]}; {config["validation_share"]:.0%} of each data set's cells were held out. Terms on them at the end:
-{", ".join(f"{term} {last[term]:.3f}" for term in config["weights"])}.
+{files} data sets, {cells:,} cells, {steps} steps of {config["cells"]} cells and up to {config["genes"]:,} genes;
+{config["validation_share"]:.0%} of each data set's cells were held out. Terms on them at the end:
+{", ".join(f"{term} {last[term]:.3f}" for term in config["weights"])}.{earlier(configs)}
 
 ![Loss terms by step](curves.png)
 

@@ -16,7 +16,7 @@ class LossWeights:
     """Divergence of a cell's scores over all pairs from the evidence."""
     regulator: float = 1.0
     """The same within each regulator, every regulator counting alike."""
-    context: float = 0.2
+    context: float = 0.8
     """Divergence of a cell's context from the programmes of the corpus that it belongs to; with init, from its context
     under the model to start from."""
     prior: float = 0.02
@@ -199,7 +199,9 @@ def read_config(path: Path) -> TrainSFM:
         for name, kind in nested.items():
             if name in values:
                 values[name] = kind(**values[name])
-        paths = {name: Path(values[name]) for name in ("data", "run", "init", "hold_out") if values.get(name) is not None}
+        paths = {
+            name: Path(values[name]) for name in ("data", "run", "init", "hold_out") if values.get(name) is not None
+        }
         return TrainSFM(**values | paths)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}; `python -m sccafm.train sfm --help` lists the keys") from error
