@@ -350,7 +350,9 @@ def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, le
     with torch.no_grad():
         sfm.tg_router.mlp[-1].bias[0] += 2
     now = sfm(batch.tokens).context()
-    assert far() == pytest.approx((was * (was / now).log()).sum(1).mean().item(), abs=1e-4)
+    known = was > 0  # 0 log 0 is 0
+    apart = torch.where(known, was * (was / (now + 1e-6)).log(), 0).sum(1).mean()
+    assert far() == pytest.approx(apart.item(), abs=1e-3)
     assert far() > 0.01
     assert not any("begun" in name for name in trainer.state_dict())
     free = dataclasses.replace(unbroken, weights=LossWeights(context=0))
