@@ -64,7 +64,15 @@ def random_efm(vocab_size=VOCAB_SIZE, num_conditions=NUM_CONDITIONS, seed=0, **c
 
 
 def causal_config(**changes) -> CausalEFMConfig:
-    sizes = {"embed_dim": 8, "gene_dim": 16, "hidden_dim": 10, "pool_heads": 3, "cell_dim": 12, "head_dim": 6}
+    sizes = {
+        "embed_dim": 8,
+        "gene_dim": 16,
+        "num_layers": 2,
+        "hidden_dim": 10,
+        "pool_heads": 3,
+        "cell_dim": 12,
+        "head_dim": 6,
+    }
     return CausalEFMConfig(**sizes | {"species": (1, 2)} | changes)
 
 

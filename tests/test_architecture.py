@@ -18,6 +18,7 @@ ORDER = [
         "store",
         "grn",
         "inference",
+        "adaptation",
         "embedding",
         "pp",
     ),

@@ -32,7 +32,7 @@ class Views:
 
     kind: str = "causal"
     """"causal", or "plain": genes are left out at random, and no cause is taken away (for ablations)."""
-    genes: int = 256
+    genes: int = 224
     """Genes of a view."""
     causal_share: float = 0.5
     """Share of them that are kept because they send or receive regulation."""
@@ -70,7 +70,7 @@ def objective(
     Parameters
     ----------
     sfm, efm
-        Networks; the structure module is read without a gradient unless its parameters ask for one.
+        Networks; the structure module gets a gradient in training mode alone.
     tokens
         C G cells that share their genes.
     settings, weights
@@ -122,8 +122,7 @@ def together(one: Tokens, other: Tokens) -> Tokens:
 
 
 def read_factors(sfm: SFM, tokens: Tokens) -> Factors:
-    learns = any(p.requires_grad for p in sfm.parameters())
-    with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+    with torch.set_grad_enabled(sfm.training and torch.is_grad_enabled()):
         return sfm(tokens)
 
 

@@ -24,12 +24,12 @@ LEAST = 1e-6  # of what messages are divided by
 class CausalEFMConfig:
     """Sizes, as stored under "causal_efm" in efm_config.json."""
 
-    embed_dim: int = 64  # D
+    embed_dim: int = 128  # D
     gene_dim: int = 128  # width of the frozen gene vectors, the structure module's
-    num_layers: int = 2
+    num_layers: int = 1
     hidden_dim: int = 64  # of the layers' networks
     pool_heads: int = 8
-    cell_dim: int = 64  # width of a cell's embedding
+    cell_dim: int = 128  # width of a cell's embedding
     head_dim: int = 32  # width of a gene's source and target vectors
     graph: str = "sfm"  # "shuffled" and "none" are for ablations
     species: tuple[int, int] = (0, 0)  # condition ids of human and mouse
@@ -64,7 +64,7 @@ class CausalEFM(nn.Module):
         # species is how strongly their genes are transcribed.
         self.usual_level = nn.Parameter(torch.zeros(2, vocab_size))
         self.gene_shift = nn.Embedding(vocab_size, width)
-        nn.init.zeros_(self.gene_shift.weight)
+        nn.init.normal_(self.gene_shift.weight, std=0.3)  # the frozen vectors span few directions: genes get their own
         self.gene_proj = nn.Linear(config.gene_dim, width)
         self.value_encoder = nn.Sequential(
             nn.Linear(FEATURES, config.hidden_dim), nn.SiLU(), nn.Linear(config.hidden_dim, 2 * width)

@@ -185,14 +185,14 @@ class TrainEFM:
     """Model folder with the structure module; absent: the bundled one."""
     init: Path | None = None
     """Model folder whose embedding module to start from; absent: new weights."""
-    steps: int = 4000
+    steps: int = 600
     """Optimiser steps."""
     cells: int = 32
     """Cells of one step, all of one data set: each is told apart from the others."""
     batches: int = 1
     """Batches whose gradients make one step, over all processes: a multiple of their number."""
-    genes: int = 512
-    """Genes of one step, regulators among them; a view shows efm views.genes of them."""
+    genes: int = 384
+    """Genes of one step, regulators among them; a view shows views.genes of them."""
     regulators: int = 128
     """Regulators of one step, at most."""
     learning_rate: float = 2e-3
