@@ -1,6 +1,6 @@
 """sccafm: who regulates whom, in this very cell."""
 
-from sccafm import pp
+from sccafm import pp, tl
 from sccafm.adaptation import Adapt
 from sccafm.embedding import Embedding, embed, read_embedding
 from sccafm.grn import GRN, read_grn
@@ -20,4 +20,5 @@ __all__ = [
     "read_embedding",
     "read_grn",
     "simulate",
+    "tl",
 ]
