@@ -93,7 +93,7 @@ def test_training_lowers_the_loss(data, release, tmp_path):
     train_efm(config)
     log = pd.read_csv(config.run / "log.csv").query("part == 'train'")
     for term in ("cell", "reconstruction"):
-        assert log[term].tail(10).mean() < 0.9 * log[term].head(10).mean()
+        assert log[term].tail(10).mean() < 0.95 * log[term].head(10).mean()
 
 
 def test_a_learning_structure_module_changes_and_loses_its_calibration(data, release, tmp_path):

@@ -114,6 +114,8 @@ class Model:
         self._copy_fitted(partial)
         if self.efm is not None:
             save_efm(partial / "models", self.efm)
+            if "efm_card" in self.files:
+                shutil.copyfile(self.files["efm_card"], partial / flat_name("efm_card"))
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -214,7 +216,7 @@ def copy_tables(files: Mapping[str, Path], folder: Path) -> None:
     """Copy everything but configs, weights and what was fitted to weights into a folder of the flat layout."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
-        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", *FITTED):
+        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", "efm_card", *FITTED):
             shutil.copyfile(path, folder / flat_name(name))
 
 

@@ -205,7 +205,7 @@ def write_model(
     """The structure module's release with the trained embedding module in it."""
     folder, (sfm, efm) = config.run / "model", networks
     efm.load_state_dict(read_weights(trained, "efm."))
-    copy_tables({name: path for name, path in files.items() if name != "efm_card"}, folder)
+    copy_tables(files, folder)
     if config.sfm_learning_rate:
         sfm.load_state_dict(read_weights(trained, "sfm."))
         save_sfm(folder / "models", sfm, None)
