@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from sccafm import tl
-from sccafm.tl.heads import calibration_error, fit_temperature, make_folds
+from sccafm.tl.scores import calibration_error, fit_temperature, make_folds
 
 
 def cells(n=240, donors=6, width=10, seed=0):
