@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from sccafm.batch import Tokens
-from sccafm.nn import EFM, SFM, VGAE, EFMConfig, SFMConfig, VGAEConfig
+from sccafm.nn import EFM, SFM, VGAE, CausalEFM, CausalEFMConfig, EFMConfig, SFMConfig, VGAEConfig
 from sccafm.nn.sfm import backbone_config, embedding_config
+from sccafm.pretrained import save_efm
 
 GENES = """
 SPI1 GATA1 GATA3 PAX5 STAT1 STAT3 IRF1 IRF8 MYC RELA JUN FOS CEBPB RUNX1 TCF7 EBF1 TBX21 KLF4
@@ -62,6 +63,23 @@ def random_efm(vocab_size=VOCAB_SIZE, num_conditions=NUM_CONDITIONS, seed=0, **c
     return shaken(EFM(efm_config(**changes), vocab_size, num_conditions), seed)
 
 
+def causal_config(**changes) -> CausalEFMConfig:
+    sizes = {
+        "embed_dim": 8,
+        "gene_dim": 16,
+        "num_layers": 2,
+        "hidden_dim": 10,
+        "pool_heads": 3,
+        "cell_dim": 12,
+        "head_dim": 6,
+    }
+    return CausalEFMConfig(**sizes | {"species": (1, 2)} | changes)
+
+
+def random_causal_efm(vocab_size=VOCAB_SIZE, seed=0, **changes) -> CausalEFM:
+    return shaken(CausalEFM(causal_config(**changes), vocab_size), seed)
+
+
 def random_vgae(seed=0, **changes) -> VGAE:
     return shaken(VGAE(VGAEConfig(**{"hidden_dim": 8} | changes)), seed)
 
@@ -103,7 +121,9 @@ def write_tables(folder: Path) -> Path:
     return folder
 
 
-def write_release(folder: Path, sfm: SFM, vgae: VGAE | None = None, efm: EFM | None = None, prefix=True) -> Path:
+def write_release(
+    folder: Path, sfm: SFM, vgae: VGAE | None = None, efm: EFM | CausalEFM | None = None, prefix=True
+) -> Path:
     """A small model folder of the flat layout; without `prefix` the structure module's state stands alone."""
     write_tables(folder)
     sections = {"sfm": sfm.config, "vgae": VGAEConfig() if vgae is None else vgae.config}
@@ -112,8 +132,7 @@ def write_release(folder: Path, sfm: SFM, vgae: VGAE | None = None, efm: EFM | N
     weights = {prefix + key: tensor for prefix, part in parts.items() for key, tensor in part.state_dict().items()}
     save_file(weights, folder / "models/sfm_model.safetensors")
     if efm is not None:
-        write_json(folder / "models/efm_config.json", {"efm": dataclasses.asdict(efm.config)})
-        save_file(efm.state_dict(), folder / "models/efm_model.safetensors")
+        save_efm(folder / "models", efm)
     return folder
 
 

@@ -7,7 +7,21 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src/sccafm"
 ORDER = [
     *("batch", "genes", "conditions", "resources", "lexicon", "preprocess", "reading", "tokenizer", "nn", "losses"),
-    *("calibration", "null", "signs", "pairs", "contexts", "pretrained", "store", "grn", "inference", "pp"),
+    *("contrast", "views", "objective"),
+    *(
+        "calibration",
+        "null",
+        "signs",
+        "pairs",
+        "contexts",
+        "pretrained",
+        "store",
+        "grn",
+        "inference",
+        "adaptation",
+        "embedding",
+        "pp",
+    ),
     *("simulation", "evaluate", "tl", "pl", "__init__", "train", "cli"),
 ]
 NN_IMPORTS = {"torch", "batch", "nn"} | set(sys.stdlib_module_names)

@@ -26,7 +26,7 @@ def test_command_tells_its_options(capsys):
     assert "--n-top-genes" in text
 
 
-@pytest.mark.parametrize("arguments", [["infre"], ["train"], ["train", "efm"]])
+@pytest.mark.parametrize("arguments", [["infre"], ["train"], ["train", "cells"]])
 def test_unknown_command_is_said_with_those_there_are(arguments):
     with pytest.raises(SystemExit) as end:
         main(arguments)

@@ -31,6 +31,15 @@ def test_readme_code_runs(tmp_path, monkeypatch):
     names = run(ROOT / "README.md")
     assert len(names["grn"]) == 700
     assert "X_sccafm_sfm" in names["adata"].obsm
+    assert names["cells"].obsm["X_sccafm"].shape[0] == 60
+
+
+def test_embedding_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(ROOT / "docs/embed.md")
+    assert (names["again"].cells == names["emb"].cells).all(axis=None)
+    assert names["score"].shape == (len(names["emb"].genes),) * 2
+    assert (names["back"].cells == names["emb"].cells).all(axis=None)
 
 
 def test_evaluation_code_runs():

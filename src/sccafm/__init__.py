@@ -1,9 +1,24 @@
 """sccafm: who regulates whom, in this very cell."""
 
-from sccafm import pp
+from sccafm import pp, tl
+from sccafm.adaptation import Adapt
+from sccafm.embedding import Embedding, embed, read_embedding
 from sccafm.grn import GRN, read_grn
 from sccafm.inference import infer_grn
 from sccafm.pretrained import Model, load
 from sccafm.simulation import simulate
 
-__all__ = ["GRN", "Model", "infer_grn", "load", "pp", "read_grn", "simulate"]
+__all__ = [
+    "GRN",
+    "Adapt",
+    "Embedding",
+    "Model",
+    "embed",
+    "infer_grn",
+    "load",
+    "pp",
+    "read_embedding",
+    "read_grn",
+    "simulate",
+    "tl",
+]

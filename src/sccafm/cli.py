@@ -110,19 +110,20 @@ def run_infer(options: Infer) -> None:
     print(f"{grn}\nwritten to {options.out}; read it with sccafm.read_grn({str(options.out)!r})")
 
 
-def run_train_sfm(arguments: Sequence[str]) -> None:
+def run_train(arguments: Sequence[str], what: str) -> None:
     import tyro
 
-    from sccafm.train import TrainSFM, train_sfm
+    from sccafm import train
     from sccafm.train.config import read_config
     from sccafm.train.machine import is_first
 
+    kind, function = {"sfm": (train.TrainSFM, train.train_sfm), "efm": (train.TrainEFM, train.train_efm)}[what]
     arguments = list(arguments)
     default = None
     if arguments and arguments[0].endswith(".json"):
-        default = read_config(Path(arguments.pop(0)))
-    prog = "python -m sccafm.train sfm [CONFIG.json]"
-    folder = train_sfm(tyro.cli(TrainSFM, args=arguments, default=default, prog=prog))
+        default = read_config(Path(arguments.pop(0)), kind)
+    prog = f"python -m sccafm.train {what} [CONFIG.json]"
+    folder = function(tyro.cli(kind, args=arguments, default=default, prog=prog))
     if is_first():
         print(f"written to {folder}; load it with sccafm.load({str(folder)!r})")
 
@@ -139,7 +140,14 @@ def parse(config: type, run: Callable) -> Callable[[Sequence[str]], None]:
 COMMANDS = {
     ("demo",): (Demo.__doc__, parse(Demo, run_demo)),
     ("infer",): (Infer.__doc__, parse(Infer, run_infer)),
-    ("train", "sfm"): ("Train a structure module on a folder of h5ad and zarr files.", run_train_sfm),
+    ("train", "sfm"): (
+        "Train a structure module on a folder of h5ad and zarr files.",
+        lambda arguments: run_train(arguments, "sfm"),
+    ),
+    ("train", "efm"): (
+        "Train an embedding module under a structure module.",
+        lambda arguments: run_train(arguments, "efm"),
+    ),
 }
 
 

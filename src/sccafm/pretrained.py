@@ -22,7 +22,7 @@ from sccafm.calibration import Calibration, read_calibration
 from sccafm.conditions import Conditions
 from sccafm.genes import Vocabulary
 from sccafm.lexicon import Lexicon, read_lexicon
-from sccafm.nn import EFM, SFM, VGAE, EFMConfig, SFMConfig, VGAEConfig
+from sccafm.nn import EFM, SFM, VGAE, CausalEFM, CausalEFMConfig, EFMConfig, SFMConfig, VGAEConfig
 from sccafm.resources import bundled
 
 # Where a logical file may stand: the structured layout, the flat one, the folder itself; the first that exists is read.
@@ -44,6 +44,7 @@ CANDIDATES = {
     "contexts": ("models/contexts.json", "contexts.json"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
+    "efm_card": ("models/efm_card.md",),
 }
 REQUIRED = ("sfm_config", "sfm_model", "vocab", "cond_dict")
 BORROWED = (
@@ -55,6 +56,7 @@ BORROWED = (
     "genesets",
 )  # the bundle's own where a release has none
 FITTED = ("calibration", "calibration_tensors", "contexts")  # belong to the weights beside them alone
+EFM_KINDS = {"efm": EFMConfig, "causal_efm": CausalEFMConfig}  # section of efm_config.json -> the published, and ours
 SFM_PREFIX, VGAE_PREFIX = "foundation_modules.sfm.", "head_modules.vgae."
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "./folder" is none
 # Parameters that checkpoints carried before the renaming of 2026-05-05.
@@ -67,7 +69,7 @@ class Model:
 
     sfm: SFM
     vgae: VGAE | None  # training head; None in a release without it
-    efm: EFM | None
+    efm: EFM | CausalEFM | None  # the published kind, or this library's
     lexicon: Lexicon  # gene names, conditions, regulators and prior that belong to the weights
     source: str  # where it was loaded from
     revision: str | None
@@ -111,8 +113,9 @@ class Model:
         save_sfm(partial / "models", self.sfm, self.vgae)
         self._copy_fitted(partial)
         if self.efm is not None:
-            write_json(partial / "models/efm_config.json", {"efm": dataclasses.asdict(self.efm.config)})
-            save_file(tensors(self.efm), partial / "models/efm_model.safetensors")
+            save_efm(partial / "models", self.efm)
+            if "efm_card" in self.files:
+                shutil.copyfile(self.files["efm_card"], partial / flat_name("efm_card"))
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -213,7 +216,7 @@ def copy_tables(files: Mapping[str, Path], folder: Path) -> None:
     """Copy everything but configs, weights and what was fitted to weights into a folder of the flat layout."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
-        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", *FITTED):
+        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", "efm_card", *FITTED):
             shutil.copyfile(path, folder / flat_name(name))
 
 
@@ -304,12 +307,22 @@ def load_sfm(config_file: Path, weights_file: Path, vocab_size: int, num_conditi
     return sfm, vgae
 
 
-def load_efm(config_file: Path, weights_file: Path, vocab_size: int, num_conditions: int) -> EFM:
-    config = read_sections(config_file, "efm")
+def load_efm(config_file: Path, weights_file: Path, vocab_size: int, num_conditions: int) -> EFM | CausalEFM:
+    """Embedding module of either kind; the name of the config's section tells which."""
+    found = read_sections(config_file)
+    kind = "causal_efm" if "causal_efm" in found else "efm"
+    config = configure(EFM_KINDS[kind], read_sections(config_file, kind)[kind], config_file)
     with torch.random.fork_rng(devices=[]):
-        efm = EFM(configure(EFMConfig, config["efm"], config_file), vocab_size, num_conditions)
+        efm = CausalEFM(config, vocab_size) if kind == "causal_efm" else EFM(config, vocab_size, num_conditions)
     fill_module(efm, read_tensors(weights_file), weights_file)
     return efm
+
+
+def save_efm(folder: Path, efm: EFM | CausalEFM) -> None:
+    """Write efm_config.json and efm_model.safetensors."""
+    kind = next(kind for kind, config in EFM_KINDS.items() if isinstance(efm.config, config))
+    write_json(folder / "efm_config.json", {kind: dataclasses.asdict(efm.config)})
+    save_file(tensors(efm), folder / "efm_model.safetensors")
 
 
 def configure(kind: type, section: Mapping, file: Path):

@@ -29,6 +29,7 @@ TEXT = Rule(lambda v: v is None or isinstance(v, str), "a text or null")
 
 RULES = {
     **dict.fromkeys(("embed_dim", "num_heads", "num_factors", "router_hidden_dim", "hidden_dim"), SIZE),
+    **dict.fromkeys(("gene_dim", "pool_heads", "cell_dim", "head_dim"), SIZE),
     **dict.fromkeys(("expr_hidden_dim", "batch_hidden_dim", "batch_num_bins", "cond_vocab_size"), SIZE),
     **dict.fromkeys(("backbone_mlp_hidden_dim", "head_hidden_dim"), OPTIONAL_SIZE),
     **dict.fromkeys(("expr_tau", "batch_tau", "router_temperature", "rotary_base"), POSITIVE),
@@ -44,6 +45,8 @@ RULES = {
     "beta_momentum": Rule(lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
     "fp_steps": Rule(lambda v: _is_whole(v, -math.inf), "a whole number"),
     "fp_damping": NUMBER,
+    "graph": Rule(lambda v: v in ("sfm", "shuffled", "none"), '"sfm", "shuffled" or "none"'),
+    "species": Rule(lambda v: len(v) == 2 and all(_is_whole(i, 0) for i in v), "the condition ids of human and mouse"),
 }
 
 

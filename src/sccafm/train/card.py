@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sccafm.nn import SFMConfig
-from sccafm.train.config import TrainSFM
+from sccafm.nn import CausalEFMConfig, SFMConfig
+from sccafm.train.config import TrainEFM, TrainSFM
 from sccafm.train.files import File
 
 HEADER = """---
@@ -99,3 +99,61 @@ def left_out(bad: dict[Path, str]) -> str:
         + "\n".join(f"- {path.name}: {told.removeprefix(f'{path}: ')}" for path, told in bad.items())
         + "\n"
     )
+
+
+EFM_LIMITS = """The embedding says how a cell stands beside the usual levels of its species, and how its own graph passes that
+on; it is no proof of a cause. How it stands beside principal components and other simple embeddings has to be measured:
+`sccafm.evaluate.embedding`."""
+
+
+def write_efm_card(
+    folder: Path, config: TrainEFM, sizes: CausalEFMConfig, files: Sequence[File], watched: Sequence[str]
+) -> None:
+    """Write efm_card.md and efm_curves.png beside the weights.
+
+    Parameters
+    ----------
+    folder
+        Of the weights.
+    config
+        Of the run, whose folder holds log.csv and curves.png.
+    sizes
+        Of the network.
+    files
+        What was trained on.
+    watched
+        Columns of the log that are no loss terms.
+    """
+    log = pd.read_csv(config.run / "log.csv")
+    last = log[log["part"] == "validation"].iloc[-1]
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in (*LEFT_OUT, "efm")}
+    terms = [c for c in log.columns[2:] if c not in watched]
+    told = [", ".join(f"{name} {last[name]:.3f}" for name in names) for names in (terms, watched)]
+    content = f"""# The embedding module
+
+Cells of width {sizes.cell_dim}, genes of width {sizes.embed_dim} with source and target vectors of {sizes.head_dim}; {sizes.num_layers} layers whose
+messages run along the structure module's graph ({sizes.graph}). `sccafm.embed` uses it.
+
+## Training
+
+{last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed {config.seed}; the structure module {"learned too" if config.sfm_learning_rate else "stood still"}.
+On cells that were held out, at the end: {told[0]}.
+Watched for collapse there: {told[1]}.
+
+![Loss terms by step](efm_curves.png)
+
+```json
+{json.dumps(settings, indent=1, default=str)}
+```
+
+## Data
+
+{data_table(files)}
+
+## Limits
+
+{EFM_LIMITS}
+"""
+    (folder / "efm_card.md").write_text(content)
+    if (config.run / "curves.png").exists():
+        shutil.copyfile(config.run / "curves.png", folder / "efm_curves.png")

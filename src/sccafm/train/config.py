@@ -1,11 +1,12 @@
 """Settings of a training run: frozen, written beside the weights, read back as they are."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
-from sccafm.nn import SFMConfig, VGAEConfig
+from sccafm.nn import CausalEFMConfig, SFMConfig, VGAEConfig
+from sccafm.objective import EFMWeights, Views
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,65 @@ class TrainSFM:
     vgae: VGAEConfig = field(default_factory=default_vgae)
 
 
-def read_config(path: Path) -> TrainSFM:
+@dataclass(frozen=True)
+class TrainEFM:
+    """Train an embedding module on a folder of h5ad and zarr files, under a structure module that stands still."""
+
+    data: Path
+    """Folder of h5ad files and zarr folders with counts, human or mouse."""
+    run: Path
+    """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
+    sfm: Path | None = None
+    """Model folder with the structure module; absent: the bundled one."""
+    init: Path | None = None
+    """Model folder whose embedding module to start from; absent: new weights."""
+    steps: int = 600
+    """Optimiser steps."""
+    cells: int = 32
+    """Cells of one step, all of one data set: each is told apart from the others."""
+    batches: int = 1
+    """Batches whose gradients make one step, over all processes: a multiple of their number."""
+    genes: int = 384
+    """Genes of one step, regulators among them; a view shows views.genes of them."""
+    regulators: int = 128
+    """Regulators of one step, at most."""
+    learning_rate: float = 2e-3
+    sfm_learning_rate: float = 0.0
+    """Above 0 the structure module learns too, and loses its calibration."""
+    weight_decay: float = 1e-2
+    warmup: int = 100
+    """Steps over which the learning rate rises; it then falls to 5 % along a cosine."""
+    clip: float = 1.0
+    """Greatest norm of the gradient."""
+    mask_conditions: float = 0.3
+    """Probability with which each condition of a cell is hidden, so that unknown ones work."""
+    thin: float = 0.0
+    """As for the structure module; views thin counts by themselves."""
+    neighbors: int = 0
+    """No neighbours are needed."""
+    validation_share: float = 0.03
+    """Share of each data set's cells that is never trained on."""
+    validation_batches: int = 16
+    """Batches of held-out cells that an evaluation reads."""
+    validate_every: int = 500
+    patience: int = 0
+    """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
+    checkpoint_every: int = 250
+    log_every: int = 20
+    seed: int = 0
+    threads: int | None = None
+    """CPU threads; absent: as torch chooses."""
+    device: str = "auto"
+    on_bad_file: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a file that is corrupt, empty or holds no counts."""
+    machine: Machine = field(default_factory=Machine)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    weights: EFMWeights = field(default_factory=EFMWeights)
+    views: Views = field(default_factory=Views)
+    efm: CausalEFMConfig = field(default_factory=CausalEFMConfig)
+
+
+def read_config(path: Path, kind: type = TrainSFM):
     """A configuration from JSON, such as the config.json of a run; absent keys keep their defaults.
 
     Raises
@@ -187,21 +246,12 @@ def read_config(path: Path) -> TrainSFM:
         values = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    nested = {
-        "machine": Machine,
-        "stream": StreamConfig,
-        "weights": LossWeights,
-        "evidence": EvidenceWeights,
-        "sfm": SFMConfig,
-        "vgae": VGAEConfig,
-    }
+    parts = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.type)}
     try:
-        for name, kind in nested.items():
-            if name in values:
-                values[name] = kind(**values[name])
-        paths = {
-            name: Path(values[name]) for name in ("data", "run", "init", "hold_out") if values.get(name) is not None
-        }
-        return TrainSFM(**values | paths)
+        nested = {name: type(make())(**values[name]) for name, make in parts.items() if name in values}
+        names = ("data", "run", "init", "hold_out") + (("sfm",) if kind is TrainEFM else ())
+        paths = {name: Path(values[name]) for name in names if values.get(name) is not None}
+        return kind(**values | nested | paths)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}; `python -m sccafm.train sfm --help` lists the keys") from error
+        command = kind.__name__.removeprefix("Train").lower()
+        raise ValueError(f"{path}: {error}; `python -m sccafm.train {command} --help` lists the keys") from error

@@ -12,7 +12,7 @@ from torch import Tensor
 from sccafm.batch import Tokens
 from sccafm.lexicon import Lexicon
 from sccafm.tokenizer import tokenize
-from sccafm.train.config import TrainSFM
+from sccafm.train.config import TrainEFM, TrainSFM
 from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
 from sccafm.train.programmes import fit_programmes
 from sccafm.train.stream import Memory, Stream
@@ -51,6 +51,8 @@ class Corpus:
         Vocabulary and tables of the model.
     progress
         Show a bar while files are read.
+    for_edges
+        Make the profiles and programmes that the structure module is taught by; the embedding module needs none.
     rank, world, barrier
         Of several processes, which survey the files together.
 
@@ -67,6 +69,7 @@ class Corpus:
         config: TrainSFM,
         lexicon: Lexicon,
         progress: bool = True,
+        for_edges: bool = True,
         rank: int = 0,
         world: int = 1,
         barrier: Callable[[], None] = lambda: None,
@@ -81,9 +84,11 @@ class Corpus:
         gigabytes = sum(file.size for file in self.files) * BYTES_PER_COUNT / 1e9
         self.is_streamed = gigabytes > config.stream.above
         self.source = (Stream if self.is_streamed else Memory)(self.files, config, share)
+        self.profiles = self.programmes = None
+        if not for_edges:
+            return
         self.breadth = breadth(self.files, lexicon.vocabulary.size)
         self.profiles = gene_profiles(self.source.samples(), lexicon.vocabulary.size, config.seed)
-        self.programmes = None
         if config.weights.context and config.init is None:  # a trained model's contexts keep the meaning they have
             samples, size = self.source.samples(), config.sfm.num_factors
             self.programmes = fit_programmes(samples, self.profiles, self.usual, size, config.seed)
@@ -111,24 +116,30 @@ class Corpus:
         self.source.close()
 
     def _draw(self, rng: np.random.Generator, dataset: DataSet, part: str) -> Batch:
-        config = self.config
-        pool = getattr(dataset, part)
-        cells = rng.choice(pool, min(config.cells, len(pool)), replace=False)
-        may_regulate = dataset.is_tf | dataset.is_cofactor if rng.random() < 0.2 else dataset.is_tf
-        genes = draw_genes(rng, dataset, may_regulate, config)
-        counts = dataset.counts[cells]
-        if part == "train" and rng.random() < config.thin:
-            counts = thin(rng, counts, rng.uniform(0.3, 1.0))
-        expression = np.log1p(per_ten_thousand(counts)[:, dataset.columns[genes]].toarray())
-        conditions = dataset.conditions[cells]
-        if part == "train":
-            conditions = np.where(rng.random(conditions.shape) < config.mask_conditions, 0, conditions)
-        tokens = tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions)
+        tokens, cells, genes = draw_tokens(rng, dataset, part, self.config)
         usual = self.usual[dataset.species][dataset.tokens[genes]]
         level, detection = smoothed(dataset, cells, dataset.columns[genes])
         detection, activity = (torch.from_numpy(x.astype(np.float32)) for x in (detection, level / (level + usual)))
         programme = None if self.programmes is None else torch.from_numpy(self.programmes.assign(dataset, cells))
         return Batch(tokens, detection, activity, programme, dataset.name)
+
+
+def draw_tokens(
+    rng: np.random.Generator, dataset: DataSet, part: str, config: TrainSFM | TrainEFM
+) -> tuple[Tokens, np.ndarray, np.ndarray]:
+    """Cells of one step with some of their genes: tokens, and the positions of cells and genes in the data set."""
+    pool = getattr(dataset, part)
+    cells = rng.choice(pool, min(config.cells, len(pool)), replace=False)
+    may_regulate = dataset.is_tf | dataset.is_cofactor if rng.random() < 0.2 else dataset.is_tf
+    genes = draw_genes(rng, dataset, may_regulate, config)
+    counts = dataset.counts[cells]
+    if part == "train" and rng.random() < config.thin:
+        counts = thin(rng, counts, rng.uniform(0.3, 1.0))
+    expression = np.log1p(per_ten_thousand(counts)[:, dataset.columns[genes]].toarray())
+    conditions = dataset.conditions[cells]
+    if part == "train":
+        conditions = np.where(rng.random(conditions.shape) < config.mask_conditions, 0, conditions)
+    return tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions), cells, genes
 
 
 def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -244,6 +244,8 @@ def per_ten_thousand(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def nearest(counts: sparse.csr_matrix, variable: np.ndarray, config: TrainSFM) -> np.ndarray:
     """Nearest cells by principal components of the variable genes: cells x k, itself first."""
+    if config.neighbors <= 1:
+        return np.arange(counts.shape[0], dtype=np.int32)[:, None]
     log = per_ten_thousand(counts)[:, variable].log1p()
     components = min(MAX_COMPONENTS, min(log.shape) - 1)
     scores = TruncatedSVD(components, random_state=config.seed).fit_transform(log)

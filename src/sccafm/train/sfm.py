@@ -20,7 +20,7 @@ from sccafm.pretrained import copy_tables, find_files, find_release, load_sfm, r
 from sccafm.store import write_whole
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
-from sccafm.train.config import TrainSFM, default_sfm, default_vgae, read_config
+from sccafm.train.config import TrainEFM, TrainSFM, default_sfm, default_vgae, read_config
 from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.engine import CHECKPOINT, Engine
 from sccafm.train.evidence import Evidence
@@ -197,12 +197,12 @@ def run(fabric, config: TrainSFM, progress: bool) -> Path:
     return config.run / "model"
 
 
-def check_run(config: TrainSFM) -> None:
+def check_run(config: TrainSFM | TrainEFM) -> None:
     """A run folder belongs to one configuration; what is in `FREE` may change, at the price of other bits."""
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     path = config.run / "config.json"
     if path.exists() and (config.run / CHECKPOINT).exists():  # before the first checkpoint nothing was trained
-        found = json.loads(json.dumps(dataclasses.asdict(read_config(path)), default=str))
+        found = json.loads(json.dumps(dataclasses.asdict(read_config(path, type(config))), default=str))
         differing = [k for k, v in settings.items() if k not in FREE and found[k] != v]
         if differing:
             raise ValueError(

@@ -1,0 +1,504 @@
+"""What the embeddings are worth beside simple ones in the same run: cells, trajectories, stimuli, genes, perturbations.
+
+    python benchmarks/embedding.py --data DATASETS [--model FOLDER] [--parts cells genes ...] [--out docs/embedding.md]
+    python benchmarks/embedding.py --data DATASETS --corpus FOLDER --parts ablations
+
+DATASETS holds dev/*.h5ad and networks/*.csv.gz: cells and truths that no model of ours is trained on; ../resources beside it
+holds gene sets. Each part is written into the page's JSON as it ends, and the page from that: parts can be run again one by
+one. Ablations train every design from the same start on the same batches of the corpus.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+
+import sccafm
+from sccafm import evaluate, tl
+from sccafm.lexicon import read_lexicon
+from sccafm.objective import EFMWeights, Views
+from sccafm.pretrained import find_files, find_release
+
+ROOT = Path(__file__).parents[1]
+CELLS = {"kang18_8684x2511": "donor", "pancreas_baron_mouse": "donor", "paul15_myeloid": None, "kang18_ifnb_2800": None}
+BIOLOGY = ("silhouette_label", "graph_connectivity", "transfer_accuracy", "transfer_f1")
+TRAJECTORIES = ("beeline_hHep_delay", "beeline_mHSC-L_delay")
+STIMULUS = "kang18_ifnb_2800"
+SCREEN = "perturbench_devel_norman_mcfaline"
+PAIRS = {
+    "beeline_mHSC-L_delay": "delay_mHSC-L_training_refNetwork",
+    "beeline_hHep_delay": "delay_hHep_testing_refNetwork",
+}
+DESIGNS = {
+    "causal": {},
+    "shuffled graph": {"graph": "shuffled"},
+    "plain views": {"kind": "plain"},
+    "no gene loss": {"gene": 0.0},
+    "no structure module": {"graph": "none"},
+}
+
+
+def sampled(adata: ad.AnnData, n: int) -> ad.AnnData:
+    rng = np.random.default_rng(0)
+    return adata[np.sort(rng.choice(adata.n_obs, min(n, adata.n_obs), replace=False))].copy()
+
+
+def read(data: Path, name: str, n: int) -> ad.AnnData:
+    return sampled(ad.read_h5ad(data / "dev" / f"{name}.h5ad"), n)
+
+
+def table(frame: pd.DataFrame, digits: int = 3) -> str:
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + " --- |" * frame.shape[1]]
+    for row in frame.itertuples(index=False):
+        lines.append("| " + " | ".join(f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row) + " |")
+    return "\n".join(lines)
+
+
+def records(frame: pd.DataFrame) -> list[dict]:
+    return json.loads(frame.to_json(orient="records"))
+
+
+def judge_cells(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """Label transfer and scIB's measures, as the embedding comes and after it was adapted."""
+    text, found = [], {}
+    for name, batch in CELLS.items():
+        adata = read(options.data, name, options.cells)
+        sccafm.embed(adata, model, key_added="sccafm", progress=False)
+        sccafm.embed(adata, model, adapt=options.adapt, batch_key=batch, key_added="sccafm, adapted", progress=False)
+        report = evaluate.embedding(
+            adata, ["sccafm", "sccafm, adapted"], batch_key=batch, label_key="cell_type", scib=False,
+            n_bootstrap=50, baselines="all",
+        )  # fmt: skip
+        text += [f"### {name}", report.to_markdown()]
+        if report.skipped:
+            text.append("Not run: " + "; ".join(f"{k} ({why})" for k, why in report.skipped.items()))
+        found[name] = report.to_frame().set_index("method")
+    mean = sum(frame[list(BIOLOGY)] for frame in found.values()) / len(found)
+    shown = mean.reset_index().rename(
+        columns=dict(zip(BIOLOGY, ("silhouette", "connectivity", "accuracy", "macro-F1"), strict=True))
+    )
+    head = [
+        f"Mean over {len(found)} sets of up to {options.cells} cells; adapted: {options.adapt}.",
+        table(shown),
+        *verdicts(mean, found),
+    ]
+    return head + text, {name: records(frame.reset_index()) for name, frame in found.items()}
+
+
+def verdicts(mean: pd.DataFrame, found: dict[str, pd.DataFrame]) -> list[str]:
+    told = []
+    for key in ("sccafm", "sccafm, adapted"):
+        gap = mean.loc[key, "transfer_accuracy"] - mean.loc["hvg_pca", "transfer_accuracy"]
+        lost = [n for n, f in found.items() if f.loc[key, "transfer_accuracy"] < f.loc["hvg_pca", "transfer_accuracy"]]
+        told.append(
+            f"Label-transfer accuracy of {key}: {gap:+.3f} beside HVG-PCA on the mean; "
+            + (f"below it on {', '.join(lost)}." if lost else "below it on no set.")
+        )
+    return told
+
+
+def judge_trajectories(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    rows = []
+    for name in TRAJECTORIES:
+        adata = read(options.data, name, options.cells)
+        adata.obs["pseudotime"] = pd.to_numeric(adata.obs["pseudotime"])
+        sccafm.embed(adata, model, progress=False)
+        report = evaluate.embedding(
+            adata, "X_sccafm", batch_key=None, label_key="stage", pseudotime_key="pseudotime", scib=False,
+            baselines="fast", n_bootstrap=50,
+        )  # fmt: skip
+        rows.append(report.to_frame().assign(data=name))
+    frame = pd.concat(rows)[["data", "method", "pseudotime", "pseudotime_low", "pseudotime_high", "transfer_accuracy"]]
+    return ["Spearman's correlation of pseudotime with that of the nearest cells of other folds.", table(frame)], {
+        "rows": records(frame)
+    }
+
+
+def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """The same linear head on each embedding: was the cell stimulated? And does it see donors within a cell type?"""
+    adata = read(options.data, STIMULUS, options.cells)
+    sccafm.embed(adata, model, progress=False)
+    spaces = {"X_sccafm": None, "hvg_pca": evaluate.hvg_pca(adata), "log_expression": evaluate.log_expression(adata)}
+    rows = []
+    for key, values in spaces.items():
+        if values is not None:
+            adata.obsm[key] = values
+        for groups in (None, "cell_type"):
+            head = tl.fit_head(adata, "condition", groups=groups, use_rep=key)
+            whole = head.scores.iloc[-1]
+            told = "cells at random" if groups is None else "whole cell types"
+            rows.append(
+                {"embedding": key, "held out": told}
+                | {m: float(whole[m]) for m in ("accuracy", "macro_f1", "calibration_error")}
+            )
+    donors = read(options.data, "kang18_8684x2511", options.cells)
+    sccafm.embed(donors, model, progress=False)
+    donors.obsm["hvg_pca"] = evaluate.hvg_pca(donors)
+    seen = []
+    for key in ("X_sccafm", "hvg_pca"):
+        for kind, part in donors.obs.groupby("cell_type", observed=True):
+            head = tl.fit_head(donors[part.index].copy(), "donor", use_rep=key)
+            seen.append(
+                {"embedding": key, "cell type": kind, "donor accuracy": float(head.scores.iloc[-1]["accuracy"])}
+            )
+    seen = pd.DataFrame(seen).groupby("embedding", sort=False)["donor accuracy"].mean().reset_index()
+    text = [
+        f"{STIMULUS}: a linear head tells stimulated from control cells. The file names no donors, so the harder half holds out "
+        "whole cell types instead.",
+        table(pd.DataFrame(rows)),
+        "Within a cell type of kang18_8684x2511, how well the same head tells the five donors apart (lower is better; 0.2 where it "
+        "cannot):",
+        table(seen),
+    ]
+    return text, {"stimulus": rows, "donors": records(seen)}
+
+
+def contextual(data: Path, name: str, model: sccafm.Model, n: int) -> tuple[sccafm.Embedding, pd.DataFrame]:
+    adata = read(data, name, n)
+    found = sccafm.embed(adata, model, n_top_genes=None, progress=False)
+    return found, found.genes
+
+
+def judge_genes(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """Probes of contextual gene vectors on ChIP-seq pairs that the prior does not hold, and on Hallmark sets."""
+    text, found = [], {}
+    sets = options.data.parent / "resources/genesets/hallmark_v7.0.gmt"
+    for name, truth in PAIRS.items():
+        _, vectors = contextual(options.data, name, model, options.cells)
+        start = starting_vectors(model, vectors.index)
+        pairs = unknown_pairs(options.data, truth, model)
+        report = evaluate.genes(
+            {"sccafm": vectors, "sccafm static": start_static(model, vectors.index)}, terms=sets, pairs=pairs, min_genes=10,
+            baselines={"structure module's": start, "random": random_vectors(start)}, n_bootstrap=50, progress=False,
+        )  # fmt: skip
+        text += [f"### {name}, {truth} without the prior's pairs", report.to_markdown()]
+        text.append(direction_line(vectors, pairs))
+        found[name] = records(report.to_frame())
+    return text, found
+
+
+def random_vectors(like: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(0).normal(size=like.shape), like.index)
+
+
+def starting_vectors(model: sccafm.Model, names: pd.Index) -> pd.DataFrame:
+    return vectors_of(model.sfm.embedding.gene_embedding.weight, model, names)
+
+
+def start_static(model: sccafm.Model, names: pd.Index) -> pd.DataFrame:
+    with torch.inference_mode():
+        return vectors_of(model.efm.static(torch.arange(model.vocabulary.size)), model, names)
+
+
+def vectors_of(weight: torch.Tensor, model: sccafm.Model, names: pd.Index) -> pd.DataFrame:
+    species = "mouse" if names[0][1:].islower() or names[0].title() == names[0] else "human"
+    tokens = [model.lexicon.genes.find(name, species)[0] for name in names]
+    return pd.DataFrame(weight.detach().numpy()[tokens], names)
+
+
+def unknown_pairs(data: Path, truth: str, model: sccafm.Model) -> pd.DataFrame:
+    pairs = pd.read_csv(data / "networks" / f"{truth}.csv.gz").iloc[:, :2].set_axis(["source", "target"], axis=1)
+    held = set(zip(model.lexicon.prior["Gene1"], model.lexicon.prior["Gene2"], strict=True))
+    upper = zip(pairs["source"].str.upper(), pairs["target"].str.upper(), strict=True)
+    return pairs[[edge not in held for edge in upper]]
+
+
+def direction_line(vectors: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    forth, back = directed(vectors, pairs)
+    return (
+        f"Without any probe, source(regulator) . target(gene) exceeds source(gene) . target(regulator) for {(forth > back).mean():.3f} of "
+        f"{len(forth):,} pairs."
+    )
+
+
+def directed(vectors: pd.DataFrame, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Score of each pair, and of its reverse, by the heads alone."""
+    names = vectors.index.str.upper()
+    row, column = names.get_indexer(pairs["source"].str.upper()), names.get_indexer(pairs["target"].str.upper())
+    known = (row >= 0) & (column >= 0) & (row != column)
+    row, column = row[known], column[known]
+    source, target = (unit(vectors.filter(like=f"{end}_").to_numpy()) for end in ("source", "target"))
+    return (source[row] * target[column]).sum(1), (source[column] * target[row]).sum(1)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+
+
+def judge_perturbations(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """The mean response of a cell line to a perturbed gene that was held out, from that gene's vector by ridge regression."""
+    adata = ad.read_h5ad(options.data / "dev" / f"{SCREEN}.h5ad")
+    control = adata[(adata.obs["condition"] == "control").to_numpy()]
+    vectors = sccafm.embed(sampled(control, options.cells), model, n_top_genes=None, progress=False).genes
+    x = pd.DataFrame(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, adata.obs_names, adata.var_names)
+    rows = []
+    for line, part in adata.obs.groupby("cell_type", observed=True):
+        usual = x.loc[part.index[part["condition"] == "control"]].mean()
+        singles = {
+            c: x.loc[i.index].mean() - usual
+            for c, i in part.groupby("condition", observed=True)
+            if c in vectors.index and len(i) >= 10
+        }
+        if len(singles) < 4:
+            continue
+        shift, own = pd.DataFrame(singles).T, vectors.loc[list(singles)]
+        for left in singles:
+            others = shift.drop(index=left)
+            guesses = {"no change": np.zeros(shift.shape[1]), "mean of the others": others.mean().to_numpy()}
+            guesses["gene vectors"] = ridge(own.drop(index=left), others, own.loc[left])
+            guesses["random vectors"] = ridge(
+                *(random_vectors(own).loc[i] for i in (others.index,)), others, random_vectors(own).loc[left]
+            )
+            for method, guess in guesses.items():
+                rows.append(
+                    {"line": line, "gene": left, "method": method, **closeness(guess, shift.loc[left].to_numpy())}
+                )
+        doubles = [c for c in part["condition"].unique() if "+" in c and set(c.split("+")) <= set(singles)]
+        for both in doubles:
+            cells = part.index[part["condition"] == both]
+            true = (x.loc[cells].mean() - usual).to_numpy()
+            rows.append(
+                {
+                    "line": line,
+                    "gene": both,
+                    "method": "additive (of seen singles)",
+                    **closeness(sum(shift.loc[g] for g in both.split("+")).to_numpy(), true),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    shown = frame.groupby("method", sort=False)[["pearson", "mse"]].agg("mean").reset_index()
+    shown["n"] = frame.groupby("method", sort=False).size().to_numpy()
+    text = [
+        f"{SCREEN}: mean shift of expression of a held-out perturbation, per cell line; Pearson over genes and mean squared error.",
+        table(shown.assign(mse=shown["mse"].map(lambda v: f"{v:.5f}"))),
+    ]
+    best = shown.set_index("method")["pearson"].drop("additive (of seen singles)", errors="ignore")
+    verdict = "above" if best["gene vectors"] > best["mean of the others"] else "not above"
+    text.append(f"The gene vectors are {verdict} the mean of the other perturbations.")
+    return text, {"rows": rows}
+
+
+def ridge(x: pd.DataFrame, y: pd.DataFrame, new: pd.Series, penalty: float = 10.0) -> np.ndarray:
+    center, level = x.mean(), y.mean()
+    z = (x - center).to_numpy(dtype=float)
+    weight = np.linalg.solve(z @ z.T + penalty * np.eye(len(z)), (y - level).to_numpy())
+    return level.to_numpy() + (new - center).to_numpy(dtype=float) @ z.T @ weight
+
+
+def closeness(guess: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    is_flat = np.ptp(guess) == 0 or np.ptp(true) == 0
+    return {
+        "pearson": 0.0 if is_flat else float(np.corrcoef(guess, true)[0, 1]),
+        "mse": float(((guess - true) ** 2).mean()),
+    }
+
+
+def judge_cost(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """Time of a cell: of everything, and of what is left when the networks are there already."""
+    adata = read(options.data, "pancreas_baron_mouse", 40)
+    grn = sccafm.infer_grn(adata.copy(), model, keep_factors=True, null_cells=0, progress=False)
+    rows = []
+    for told, given in (("all", None), ("without the structure module's pass (grn=)", grn)):
+        begin, cpu = time.perf_counter(), time.process_time()
+        found = sccafm.embed(adata.copy(), model, grn=given, progress=False)
+        passed, spent = time.perf_counter() - begin, time.process_time() - cpu
+        rows.append(
+            {
+                "what": told,
+                "genes": len(found.gene_table),
+                "cells a second": len(found) / passed,
+                "CPU ms a cell": 1e3 * spent / len(found),
+            }
+        )
+    told = (
+        f"{len(adata)} cells on {torch.get_num_threads()} threads, reading included. Other work shared the machine: the CPU time "
+        "is the steadier figure."
+    )
+    return [told, table(pd.DataFrame(rows), 1)], {"rows": rows}
+
+
+def judge_ablations(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """Every design, every seed: the same start, the same batches, the same cells to judge by."""
+    from sccafm.train import TrainEFM
+    from sccafm.train.corpus import Corpus
+    from sccafm.train.efm import Draw
+
+    config = TrainEFM(options.corpus, options.runs, genes=256, cells=24, views=Views(genes=160))
+    files = find_files(find_release(options.model, None, False))
+    corpus = Corpus(config, read_lexicon(files), progress=False, for_edges=False)
+    judged = prepared(options, model)
+    rows = []
+    for seed in range(options.seeds):
+        draw = Draw(corpus, dataclasses.replace(config, seed=seed))
+        for design, changes in DESIGNS.items():
+            efm = short_run(model, corpus, draw, changes, seed, options.steps)
+            rows.append({"design": design, "seed": seed, **judge_design(dataclasses.replace(model, efm=efm), judged)})
+            print(rows[-1], flush=True)
+    frame = pd.DataFrame(rows)
+    measures = [c for c in frame if c not in ("design", "seed")]
+    mean, spread = (frame.groupby("design", sort=False)[measures].agg(how) for how in ("mean", "std"))
+    shown = pd.DataFrame(
+        {m: [f"{a:.3f} ± {s:.3f}" for a, s in zip(mean[m], spread[m], strict=True)] for m in measures}, mean.index
+    )
+    text = [
+        f"{options.seeds} seeds, {options.steps} steps each from new weights (mean ± standard deviation over seeds). That is far fewer "
+        "steps than the bundled module has: the figures compare designs, and none of them says what the bundled one is worth.",
+        table(shown.reset_index()),
+        *ablation_verdicts(mean, spread, measures),
+    ]
+    return text, {"rows": rows}
+
+
+def ablation_verdicts(mean: pd.DataFrame, spread: pd.DataFrame, measures: list[str]) -> list[str]:
+    told = []
+    for measure in measures:
+        ahead, tied, behind = [], [], []
+        for design in mean.index.drop("causal"):
+            gap = mean.loc["causal", measure] - mean.loc[design, measure]
+            noise = max(spread.loc["causal", measure], spread.loc[design, measure])
+            (ahead if gap > noise else behind if gap < -noise else tied).append(design)
+        parts = [
+            f"{word} {', '.join(names)}"
+            for word, names in (("ahead of", ahead), ("within the spread of", tied), ("behind", behind))
+            if names
+        ]
+        told.append(f"- {measure}: causal is {'; '.join(parts)}.")
+    return ["\n".join(told)]
+
+
+def prepared(options, model: sccafm.Model) -> dict:
+    """Cells to judge designs by, with the networks that all designs share."""
+    found = {}
+    for name in ("pancreas_baron_mouse", "paul15_myeloid", "beeline_mHSC-L_delay"):
+        adata = read(options.data, name, options.ablation_cells)
+        found[name] = (
+            adata,
+            sccafm.infer_grn(adata, model, n_top_genes=800, keep_factors=True, null_cells=0, progress=False),
+        )
+    found["pairs"] = unknown_pairs(options.data, PAIRS["beeline_mHSC-L_delay"], model)
+    return found
+
+
+def short_run(model: sccafm.Model, corpus, draw, changes: dict, seed: int, steps: int):
+    from sccafm.train.efm import EFMTrainer, build
+
+    own = {"graph": changes["graph"]} if "graph" in changes else {}
+    config = dataclasses.replace(
+        draw.config,
+        efm=dataclasses.replace(draw.config.efm, **own),
+        weights=EFMWeights(**({"gene": changes["gene"]} if "gene" in changes else {})),
+        views=dataclasses.replace(draw.config.views, **({"kind": changes["kind"]} if "kind" in changes else {})),
+    )
+    sfm, efm = build(config, dict(model.files), model.lexicon, corpus)
+    trainer = EFMTrainer(config, sfm, efm).train()
+    optimizer = trainer.optimizer()
+    for number in range(steps):
+        torch.manual_seed(seed * 1_000_003 + number)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (number + 1) / 10) * (1 - 0.9 * number / steps)
+        terms, _ = trainer(draw.train_batch(number))
+        optimizer.zero_grad()
+        trainer.total(terms).backward()
+        torch.nn.utils.clip_grad_norm_(trainer.parameters(), 1.0)
+        optimizer.step()
+    return efm.eval()
+
+
+def judge_design(model: sccafm.Model, judged: dict) -> dict[str, float]:
+    from sccafm.evaluate.integration import transfer_labels
+
+    accuracy = []
+    for name, batch in (("pancreas_baron_mouse", "donor"), ("paul15_myeloid", None)):
+        adata, grn = judged[name]
+        cells = sccafm.embed(adata, model, grn=grn, progress=False).cells.to_numpy(dtype=float)
+        labels = adata.obs["cell_type"].astype(str).to_numpy()
+        folds = adata.obs[batch].astype(str).to_numpy() if batch else np.arange(len(labels)) % 5
+        predicted, known = transfer_labels(cells, labels, folds)
+        accuracy.append(float((predicted == labels)[known].mean()))
+    adata, grn = judged["beeline_mHSC-L_delay"]
+    vectors = sccafm.embed(adata, model, grn=grn, progress=False).genes
+    report = evaluate.genes(vectors, pairs=judged["pairs"], baselines=None, n_bootstrap=2, progress=False)
+    task = report.to_frame().set_index("task")["auroc"]
+    forth, back = directed(vectors, judged["pairs"])
+    return {
+        "label transfer": float(np.mean(accuracy)),
+        "regulator-target probe": float(task["regulation"]),
+        "source over reverse": float((forth > back).mean()),
+    }
+
+
+PARTS = {
+    "cells": ("Cells", judge_cells),
+    "trajectories": ("Trajectories", judge_trajectories),
+    "stimulus": ("Stimulus and donors", judge_stimulus),
+    "genes": ("Genes", judge_genes),
+    "perturbations": ("Perturbations that were not seen", judge_perturbations),
+    "ablations": ("Ablations", judge_ablations),
+    "cost": ("Cost", judge_cost),
+}
+HEAD = """# Embeddings beside simple ones
+
+Written by `python benchmarks/embedding.py`; no figure is typed. Rows of a table come from one run, on data that no model of ours
+was trained on. Nothing was tuned on these sets; labels of held-out files of the training corpus chose the widths."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--corpus", type=Path, help="training files, for ablations")
+    parser.add_argument("--runs", type=Path, help="folder in which the corpus's surveys are kept, for ablations")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/embedding.md")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=[p for p in PARTS if p != "ablations"])
+    parser.add_argument("--cells", type=int, default=500)
+    parser.add_argument("--adapt", default="5 epochs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--ablation-cells", type=int, default=200)
+    options = parser.parse_args()
+    if "ablations" in options.parts and (options.corpus is None or options.runs is None):
+        parser.error("ablations need --corpus FOLDER and --runs FOLDER")
+    warnings.simplefilter("ignore")
+    model = sccafm.load(options.model, device="cpu")
+    path = options.out.with_suffix(".json")
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    for part in options.parts:
+        text, figures = PARTS[part][1](options, model)
+        kept[part] = {
+            "text": text,
+            "figures": figures,
+            "sfm": model.weights_hash[:12],
+            "settings": settings(options, part),
+        }
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+        options.out.write_text(page(kept))
+        print(part, *text[:3], sep="\n\n", flush=True)
+
+
+def settings(options, part: str) -> str:
+    shared = f"--cells {options.cells} --adapt '{options.adapt}'" if part == "cells" else f"--cells {options.cells}"
+    return (
+        f"--seeds {options.seeds} --steps {options.steps} --ablation-cells {options.ablation_cells}"
+        if part == "ablations"
+        else shared
+    )
+
+
+def page(kept: dict) -> str:
+    text = [HEAD]
+    for part, (title, _) in PARTS.items():
+        if part in kept:
+            told = f"`--parts {part} {kept[part]['settings']}`, structure module {kept[part]['sfm']}."
+            text += [f"## {title}", told, *kept[part]["text"]]
+    return "\n\n".join(text) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The embedding benchmark's own sums, and the page it writes from what was measured."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks/embedding.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(SCRIPT))
+
+
+def test_ridge_equals_its_normal_equations(script):
+    rng = np.random.default_rng(0)
+    x, y = pd.DataFrame(rng.normal(size=(7, 4))), pd.DataFrame(rng.normal(size=(7, 3)))
+    new = pd.Series(rng.normal(size=4))
+    z, level = x - x.mean(), y.mean()
+    weight = np.linalg.inv(z.T.to_numpy() @ z.to_numpy() + 2.0 * np.eye(4)) @ z.T.to_numpy() @ (y - level).to_numpy()
+    expected = level.to_numpy() + (new - x.mean()).to_numpy() @ weight
+    np.testing.assert_allclose(script["ridge"](x, y, new, penalty=2.0), expected)
+
+
+def test_direction_is_that_of_the_heads(script):
+    names = ["GATA1", "HBB", "SPI1"]
+    vectors = pd.DataFrame(np.eye(3), names, [f"source_{i}" for i in range(3)])
+    vectors[[f"target_{i}" for i in range(3)]] = np.eye(3)[[2, 0, 1]]  # HBB's target vector is GATA1's source vector
+    pairs = pd.DataFrame({"source": ["Gata1", "NOSUCH"], "target": ["Hbb", "Hbb"]})
+    forth, back = script["directed"](vectors, pairs)
+    assert (forth.tolist(), back.tolist()) == ([1.0], [0.0])
+
+
+def test_verdicts_name_what_is_behind_ahead_and_neither(script):
+    mean = pd.DataFrame({"m": [0.5, 0.3, 0.52, 0.9]}, ["causal", "a", "b", "c"])
+    spread = pd.DataFrame({"m": [0.05] * 4}, mean.index)
+    told = script["ablation_verdicts"](mean, spread, ["m"])
+    assert told == ["- m: causal is ahead of a; within the spread of b; behind c."]
+
+
+def test_the_page_shows_every_part_that_was_run_and_no_other(script):
+    kept = {"cells": {"text": ["| a |"], "figures": {}, "sfm": "abc", "settings": "--cells 3"}}
+    page = script["page"](kept)
+    assert "## Cells\n\n`--parts cells --cells 3`, structure module abc.\n\n| a |" in page
+    assert "Ablations" not in page

@@ -1,0 +1,197 @@
+"""Heads: three worked examples, honest folds, calibrated probabilities, folders, doors."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sccafm import tl
+from sccafm.tl.scores import calibration_error, fit_temperature, make_folds
+
+
+def cells(n=240, donors=6, width=10, seed=0):
+    """Vectors that hold a cell type (3), a stimulus, and a mark of the donor."""
+    rng = np.random.default_rng(seed)
+    kind, stimulated, donor = rng.integers(3, size=n), rng.integers(2, size=n), np.arange(n) % donors
+    directions = rng.normal(size=(3, width))
+    mark = rng.normal(size=(donors, width))
+    x = directions[kind] * 2 + stimulated[:, None] * rng.normal(size=width) * 1.5 + mark[donor]
+    x = x + 0.7 * rng.normal(size=(n, width))
+    obs = pd.DataFrame(
+        {
+            "cell_type": pd.Categorical(np.array(["T cell", "B cell", "monocyte"])[kind]),
+            "stimulus": np.array(["control", "stimulated"])[stimulated],
+            "donor": [f"d{d}" for d in donor],
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+    adata = ad.AnnData(np.zeros((n, 1), np.float32), obs, obsm={"X_sccafm": x.astype(np.float32)})
+    adata.uns["X_sccafm"] = {"params": {"efm_hash": "abc"}}
+    return adata
+
+
+def test_cell_type_annotation():
+    """Labels learned on some donors name the cells of a new one."""
+    adata = cells()
+    known, new = adata[adata.obs["donor"] != "d5"].copy(), adata[adata.obs["donor"] == "d5"].copy()
+    head = tl.fit_head(known, "cell_type", groups="donor")
+    table = tl.predict(new, head)
+    assert list(table) == ["B cell", "T cell", "monocyte"]
+    np.testing.assert_allclose(table.sum(1), 1, atol=1e-5)
+    assert (new.obs["cell_type_predicted"].astype(str) == new.obs["cell_type"].astype(str)).mean() > 0.8
+    np.testing.assert_allclose(new.obs["cell_type_predicted_probability"], table.max(axis=1))
+    assert head.scores["fold"].tolist() == ["0", "1", "2", "3", "4", "all"]
+    assert sorted(head.scores["held_out"][:5]) == ["d0", "d1", "d2", "d3", "d4"]
+
+
+def test_stimulus_response():
+    """Which cells answered, judged on donors that were left out; a small network does it too."""
+    for network in ("linear", "mlp"):
+        head = tl.fit_head(cells(), "stimulus", groups="donor", network=network)
+        assert head.scores.set_index("fold").loc["all", "accuracy"] > 0.75
+        assert "over 5 folds of donor, accuracy" in repr(head)
+
+
+def test_drug_sensitivity_from_expression_of_cell_lines():
+    """A number that belongs to a line, not to a cell: lines are held out whole."""
+    rng = np.random.default_rng(1)
+    lines, width = 24, 8
+    state = rng.normal(size=(lines, width))
+    ic50 = state @ rng.normal(size=width) + 5
+    line = np.repeat(np.arange(lines), 8)
+    obs = pd.DataFrame({"line": [f"l{i}" for i in line], "ic50": ic50[line]}, index=[f"c{i}" for i in range(len(line))])
+    x = state[line] + 0.3 * rng.normal(size=(len(line), width))
+    adata = ad.AnnData(np.zeros((len(line), 1), np.float32), obs, obsm={"X_sccafm": x})
+    head = tl.fit_head(adata, "ic50", kind="regress", groups="line")
+    whole = head.scores.set_index("fold").loc["all"]
+    assert whole["spearman"] > 0.8
+    table = tl.predict(adata, head, key_added="sensitivity")
+    np.testing.assert_array_equal(adata.obs["sensitivity"], table["value"])
+    noise = adata.copy()
+    noise.obsm["X_sccafm"] = rng.normal(size=x.shape)[line]  # a line's own mark, which says nothing of another line
+    honest = tl.fit_head(noise, "ic50", kind="regress", groups="line").scores.iloc[-1]["spearman"]
+    flattered = tl.fit_head(noise, "ic50", kind="regress").scores.iloc[-1]["spearman"]
+    assert honest < 0.5 < flattered
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_group_is_on_both_sides(seed):
+    obs = pd.DataFrame({"donor": np.random.default_rng(seed).choice(list("abcdefg"), 200)})
+    folds = make_folds(obs, "donor", 4, seed)
+    assert pd.DataFrame({"fold": folds, "donor": obs["donor"]}).groupby("donor")["fold"].nunique().max() == 1
+    sizes = np.bincount(folds)
+    assert len(sizes) == 4
+    assert sizes.min() > 0.5 * sizes.max()
+
+
+def test_temperature_brings_confidence_to_accuracy():
+    rng = np.random.default_rng(0)
+    true = rng.integers(3, size=3000)
+    honest = torch.from_numpy(rng.normal(size=(3000, 3)) + 1.5 * np.eye(3)[true])
+    t = fit_temperature(4 * honest, torch.from_numpy(true))
+    by_loop = min(
+        torch.logspace(-3, 3, 200, base=2).tolist(),
+        key=lambda s: -np.log(torch.softmax(4 * honest / s, 1).numpy()[np.arange(3000), true]).mean(),
+    )
+    assert t == pytest.approx(by_loop)
+    before, after = (calibration_error(torch.softmax(4 * honest / s, 1).numpy(), true) for s in (1, t))
+    assert after < 0.03 < 0.12 < before
+    assert float(F.cross_entropy(4 * honest / t, torch.from_numpy(true))) < float(
+        F.cross_entropy(4 * honest, torch.from_numpy(true))
+    )
+
+
+def test_calibration_error_equals_the_loop():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 50)
+    y = rng.integers(3, size=50)
+    total = 0.0
+    for b in range(10):
+        rows = [i for i in range(50) if min(int(p[i].max() * 10), 9) == b]
+        if rows:
+            total += (
+                abs(np.mean([p[i].max() for i in rows]) - np.mean([p[i].argmax() == y[i] for i in rows]))
+                * len(rows)
+                / 50
+            )
+    assert calibration_error(p, y) == pytest.approx(total)
+
+
+def test_a_head_comes_back_from_a_folder(tmp_path):
+    adata = cells()
+    for kind, target in (("classify", "cell_type"), ("regress", "age")):
+        adata.obs["age"] = adata.obsm["X_sccafm"][:, 0] * 3 + 40
+        head = tl.fit_head(adata, target, kind=kind, groups="donor", network="mlp")
+        folder = head.write(tmp_path / kind)
+        pd.testing.assert_frame_equal(tl.predict(adata, folder), tl.predict(adata, head))
+        found = tl.read_head(folder)
+        pd.testing.assert_frame_equal(found.scores, head.scores, check_exact=False)
+        pd.testing.assert_frame_equal(found.held_out, head.held_out, check_dtype=False, check_exact=False, atol=1e-5)
+        assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+        with pytest.raises(ValueError, match="is not empty; give a new folder"):
+            head.write(folder)
+
+
+def test_fits_repeat_and_leave_random_numbers_alone():
+    adata = cells()
+    torch.manual_seed(3)
+    one = tl.fit_head(adata, "stimulus", groups="donor", network="mlp")
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
+    two = tl.fit_head(adata, "stimulus", groups="donor", network="mlp")
+    pd.testing.assert_frame_equal(one.held_out, two.held_out, check_exact=True)
+
+
+def test_cells_without_a_label_are_left_out():
+    adata = cells()
+    adata.obs.loc[adata.obs_names[:40], "cell_type"] = np.nan
+    head = tl.fit_head(adata, "cell_type", groups="donor")
+    assert len(head.held_out) == 200
+    assert len(tl.predict(adata, head, copy=True)) == 240
+    assert "cell_type_predicted" not in adata.obs
+
+
+DOORS = [
+    ({"target": "kind"}, KeyError, "target='kind' is no column of obs; there are"),
+    ({"groups": "plate"}, KeyError, "groups='plate' is no column of obs"),
+    ({"use_rep": "X_pca"}, KeyError, r"obsm has no 'X_pca'; there are \['X_sccafm'\]: sccafm.embed"),
+    ({"kind": "rank"}, ValueError, 'kind must be "classify" or "regress", got \'rank\''),
+    ({"network": "deep"}, ValueError, 'network must be "linear" or "mlp", got \'deep\''),
+    ({"n_folds": 1}, ValueError, "n_folds must be a whole number of at least 2, got 1"),
+    ({"kind": "regress"}, ValueError, "'cell_type' holds no numbers .*; for labels: kind=\"classify\""),
+    ({"target": "one"}, ValueError, "'one' names a single label, 'x'; two are needed"),
+    ({"groups": "one"}, ValueError, "groups='one' names a single group, 'x'; leave it out"),
+    ({"target": "flat", "kind": "regress"}, ValueError, "'flat' is 2.0 in every cell; there is nothing to learn"),
+    ({"target": "rare"}, ValueError, "2 cells have a 'rare' and a group; at least 4 are needed"),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "told"), DOORS)
+def test_doors_of_fitting(settings, error, told):
+    adata = cells(60)
+    adata.obs["one"], adata.obs["flat"] = "x", 2.0
+    adata.obs["rare"] = ["a", "b"] + [np.nan] * 58
+    with pytest.raises(error, match=told):
+        tl.fit_head(adata, **{"target": "cell_type"} | settings)
+
+
+def test_doors_of_predicting(tmp_path):
+    adata = cells(60)
+    head = tl.fit_head(adata, "cell_type")
+    wide = adata.copy()
+    wide.obsm["X_sccafm"] = np.zeros((60, 11))
+    with pytest.raises(ValueError, match="is 11 wide, the head was fitted on 10"):
+        tl.predict(wide, head)
+    other = adata.copy()
+    other.uns["X_sccafm"] = {"params": {"efm_hash": "other"}}
+    with pytest.raises(ValueError, match="was made by another embedding module than the head was fitted on"):
+        tl.predict(other, head)
+    holes = adata.copy()
+    holes.obsm["X_sccafm"][3, 2] = np.nan
+    with pytest.raises(ValueError, match="holds values that are not finite; leave those cells out"):
+        tl.predict(holes, head)
+    with pytest.raises(FileNotFoundError, match="holds no head: it has no head.json"):
+        tl.predict(adata, tmp_path)

@@ -1,0 +1,139 @@
+"""Training of the embedding module on the engine: bits after a stop, what is written, what stands still, refusals."""
+
+import dataclasses
+import json
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from making import causal_config, random_causal_efm, random_efm, random_sfm, random_vgae, write_release
+from test_train import killed_at, write_cells
+
+import sccafm
+from sccafm.nn import CausalEFM
+from sccafm.objective import WATCHED, EFMWeights, Views
+from sccafm.train import TrainEFM
+from sccafm.train import train_efm as train
+from sccafm.train.config import read_config
+
+train_efm = partial(train, progress=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for seed, (species, spelling) in enumerate({"human": str.upper, "mouse": str.title}.items()):
+        write_cells(folder / f"{species}.h5ad", spelling, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return write_release(tmp_path_factory.mktemp("release") / "release", random_sfm(), random_vgae())
+
+
+def settings(data, run, release, **changes) -> TrainEFM:
+    small = {"steps": 4, "cells": 6, "genes": 48, "regulators": 12, "warmup": 2}
+    often = {"validate_every": 2, "validation_batches": 2, "checkpoint_every": 2, "log_every": 1}
+    parts = {"efm": causal_config(), "views": Views(genes=24, anchors=10, matched=3, knocked_out=2)}
+    return TrainEFM(**{"data": data, "run": run, "sfm": release, "device": "cpu"} | small | often | parts | changes)
+
+
+def weights_of(folder) -> bytes:
+    return (folder / "models/efm_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, release, tmp_path_factory):
+    config = settings(data, tmp_path_factory.mktemp("unbroken"), release)
+    train_efm(config)
+    return config
+
+
+def test_a_run_that_was_stopped_ends_with_the_bits_of_an_unbroken_one(unbroken, tmp_path):
+    config = dataclasses.replace(unbroken, run=tmp_path / "run")
+    with killed_at(3):
+        train_efm(config)
+    train_efm(config)
+    for file in ("model/models/efm_model.safetensors", "log.csv"):
+        assert (config.run / file).read_bytes() == (unbroken.run / file).read_bytes()
+
+
+def test_the_structure_module_stands_still_and_the_model_loads(unbroken, release):
+    model = sccafm.load(unbroken.run / "model", device="cpu")
+    assert isinstance(model.efm, CausalEFM)
+    before = (release / "models/sfm_model.safetensors").read_bytes()
+    assert (unbroken.run / "model/models/sfm_model.safetensors").read_bytes() == before
+    own = model.efm.config
+    assert (own.gene_dim, own.species) == (16, tuple(model.conditions.index(s) for s in ("human", "mouse")))
+    assert torch.equal(model.efm.gene_vectors, model.sfm.embedding.gene_embedding.weight)
+    assert model.efm.gene_shift.weight.abs().max() > 0
+    section = json.loads((unbroken.run / "model/models/efm_config.json").read_text())
+    assert list(section) == ["causal_efm"]
+
+
+def test_the_log_watches_for_collapse(unbroken):
+    log = pd.read_csv(unbroken.run / "log.csv")
+    assert list(log) == ["step", "part", "cell", "gene", "reconstruction", *WATCHED, "total"]
+    assert log.query("part == 'train'")["step"].tolist() == [1, 2, 3, 4]
+    weights = EFMWeights()
+    expected = weights.cell * log["cell"] + weights.gene * log["gene"] + weights.reconstruction * log["reconstruction"]
+    assert log["total"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-4)
+    assert (log.query("part == 'train'")["effective_rank"] > 1).all()
+    assert log.notna().all(axis=None)  # a held-out batch of one cell too
+    card = (unbroken.run / "model/models/efm_card.md").read_text()
+    last = log[log["part"] == "validation"].iloc[-1]
+    assert f"effective_rank {last['effective_rank']:.3f}" in card
+    assert "| human.h5ad | human | 60 |" in card
+
+
+def test_training_lowers_the_loss(data, release, tmp_path):
+    config = settings(data, tmp_path / "run", release, steps=40, validate_every=40, learning_rate=1e-2)
+    train_efm(config)
+    log = pd.read_csv(config.run / "log.csv").query("part == 'train'")
+    for term in ("cell", "reconstruction"):
+        assert log[term].tail(10).mean() < 0.95 * log[term].head(10).mean()
+
+
+def test_a_learning_structure_module_changes_and_loses_its_calibration(data, release, tmp_path):
+    config = settings(data, tmp_path / "run", release, steps=2, sfm_learning_rate=1e-3)
+    model = sccafm.load(train_efm(config), device="cpu")
+    before = sccafm.load(release, device="cpu")
+    changed = [not torch.equal(a, b) for a, b in zip(model.sfm.parameters(), before.sfm.parameters(), strict=True)]
+    assert any(changed)
+
+
+def test_a_run_goes_on_from_a_trained_module(unbroken, data, release, tmp_path):
+    config = settings(data, tmp_path / "run", release, init=unbroken.run / "model", steps=1, learning_rate=1e-9)
+    found = sccafm.load(train_efm(config), device="cpu").efm.state_dict()
+    for name, tensor in sccafm.load(unbroken.run / "model", device="cpu").efm.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_the_published_kind_is_not_trained(data, release, tmp_path):
+    published = write_release(tmp_path / "published", random_sfm(), None, random_efm())
+    with pytest.raises(ValueError, match="holds a published .autoregressive. embedding module"):
+        train_efm(settings(data, tmp_path / "run", release, init=published))
+
+
+def test_another_configuration_of_a_run_is_refused(unbroken):
+    with pytest.raises(ValueError, match=r"belongs to another configuration \(it differs in \['weights'\]\)"):
+        train_efm(dataclasses.replace(unbroken, weights=EFMWeights(gene=0.0)))
+
+
+def test_a_configuration_is_read_back(unbroken, tmp_path):
+    assert read_config(unbroken.run / "config.json", TrainEFM) == unbroken
+    (tmp_path / "config.json").write_text('{"data": "a", "run": "b", "viewz": {}}')
+    with pytest.raises(ValueError, match="viewz.*`python -m sccafm.train efm --help` lists the keys"):
+        read_config(tmp_path / "config.json", TrainEFM)
+
+
+def test_both_kinds_are_saved_and_loaded(tmp_path):
+    for name, efm in (("ours", random_causal_efm()), ("published", random_efm())):
+        model = sccafm.load(write_release(tmp_path / name, random_sfm(), None, efm), device="cpu")
+        again = sccafm.load(model.save_pretrained(tmp_path / f"{name}-again"), device="cpu")
+        assert type(again.efm) is type(efm)
+        assert again.efm.config == efm.config
+        for key, tensor in efm.state_dict().items():
+            assert torch.equal(again.efm.state_dict()[key], tensor)
