@@ -32,6 +32,12 @@ license: gpl-3.0
 tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 ---
 """
+EMBEDDING = """## Embedding module
+
+`sccafm.embed` uses the embedding module beside it: [efm_card.md](efm_card.md); what it is worth:
+[docs/embedding.md](../docs/embedding.md).
+
+"""
 LIMITS = """## Limits
 
 - The score ranks the edges of a cell. It is not a probability, and a missing edge is not evidence of absence. Confidence is
@@ -181,7 +187,7 @@ in how many data sets it is seen, and its degrees in the prior network ([OmniPat
 {json.dumps(settings, indent=1)}
 ```
 
-{fitted_section(ROOT / "models")}{LIMITS}
+{fitted_section(ROOT / "models")}{EMBEDDING}{LIMITS}
 ## Data
 
 {table}

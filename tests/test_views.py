@@ -158,7 +158,7 @@ def test_terms_of_weight_zero_are_left_out():
     terms = objective(sfm, efm, shared_cells(), SMALL, weights)
     assert list(terms) == ["cell", *WATCHED]
     assert total(terms, weights) is not None
-    assert float(total(terms, EFMWeights(cell=2.0))) == pytest.approx(2 * float(terms["cell"]))
+    assert total(terms, EFMWeights(cell=2.0)).item() == pytest.approx(2 * terms["cell"].item())
 
 
 def test_an_unknown_kind_of_view_is_refused():
