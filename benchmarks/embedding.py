@@ -501,6 +501,8 @@ def page(kept: dict) -> str:
         if part in kept:
             told = f"`--parts {part} {kept[part]['settings']}`, structure module {kept[part]['sfm']}."
             text += [f"## {title}", told, *kept[part]["text"]]
+    if absent := [title for part, (title, _) in PARTS.items() if part not in kept]:
+        text.append(f"Not measured yet: {', '.join(absent)}.")
     return "\n\n".join(text) + "\n"
 
 
