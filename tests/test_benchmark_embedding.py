@@ -45,4 +45,5 @@ def test_the_page_shows_every_part_that_was_run_and_no_other(script):
     kept = {"cells": {"text": ["| a |"], "figures": {}, "sfm": "abc", "settings": "--cells 3"}}
     page = script["page"](kept)
     assert "## Cells\n\n`--parts cells --cells 3`, structure module abc.\n\n| a |" in page
-    assert "Ablations" not in page
+    assert "## Ablations" not in page
+    assert page.rstrip().splitlines()[-1].startswith("Not measured yet: Trajectories,")
