@@ -5,6 +5,7 @@ import subprocess
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,8 @@ def test_readme_code_runs(tmp_path, monkeypatch):
 def test_embedding_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run(ROOT / "docs/embed.md")
-    assert (names["again"].cells == names["emb"].cells).all(axis=None)
+    # Between the two scanpy's neighbours may have changed the number of threads, and with it the rounding.
+    np.testing.assert_allclose(names["again"].cells, names["emb"].cells, atol=1e-5)
     assert names["score"].shape == (len(names["emb"].genes),) * 2
     assert (names["back"].cells == names["emb"].cells).all(axis=None)
 
