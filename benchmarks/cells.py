@@ -15,6 +15,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from accuracy import SETS, sampled
+from embedding import table
 from scipy import sparse
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
@@ -217,13 +218,6 @@ def judge_held_out(data: Path, models: dict[str, sccafm.Model], names: list[str]
     return [*rows, {"truth": "mean", "regulators": ""} | numbers.mean().to_dict()]
 
 
-def table(rows: list[dict]) -> str:
-    frame = pd.DataFrame(rows)
-    cells = frame.map(lambda x: f"{x:.3f}" if isinstance(x, float) else str(x))
-    lines = ["| " + " | ".join(cells.columns) + " |", "|" + " --- |" * cells.shape[1]]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells.to_numpy()])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -246,14 +240,18 @@ def main() -> None:
         "## Known masters",
         "Mean place of a lineage's known masters among the regulators of a network (by the sum of their scores; 1 is the strongest), "
         f"in the lineage's own network and in the best of the others. Masters after {sources}.",
-        table(masters),
+        table(pd.DataFrame(masters)),
         "## Cells of one type",
         f"Jaccard index of the {TOP:,} strongest edges of two cells.",
-        table([judge_agreement(name, options.data, model) for name in tqdm(LINEAGES, "agreement")]),
+        table(pd.DataFrame(judge_agreement(name, options.data, model) for name in tqdm(LINEAGES, "agreement"))),
         "## Stability",
         f"Jaccard index of the {TOP:,} strongest edges of two pooled networks, from other cells or fewer counts; the regulators and "
         f"{STABLE_GENES} other genes.",
-        table([row for name in tqdm(LINEAGES, "stability") for row in judge_stability(name, options.data, model)]),
+        table(
+            pd.DataFrame(
+                row for name in tqdm(LINEAGES, "stability") for row in judge_stability(name, options.data, model)
+            )
+        ),
     ]
     if options.held_out:
         folder, names = options.held_out
@@ -263,7 +261,7 @@ def main() -> None:
             "## Regulators held out of the prior",
             f"AUROC of {len(names)} regulators whose prior edges one model never saw in training, beside the bundled model, which saw "
             "them, and methods without a prior.",
-            table(judge_held_out(options.data, models, names)),
+            table(pd.DataFrame(judge_held_out(options.data, models, names))),
         ]
     options.out.write_text("\n\n".join(text) + "\n")
     print("\n\n".join(text))

@@ -19,6 +19,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from accuracy import sampled
 
 import sccafm
 from sccafm import evaluate, tl
@@ -44,11 +45,6 @@ DESIGNS = {
     "no gene loss": {"gene": 0.0},
     "no structure module": {"graph": "none"},
 }
-
-
-def sampled(adata: ad.AnnData, n: int) -> ad.AnnData:
-    rng = np.random.default_rng(0)
-    return adata[np.sort(rng.choice(adata.n_obs, min(n, adata.n_obs), replace=False))].copy()
 
 
 def read(data: Path, name: str, n: int) -> ad.AnnData:

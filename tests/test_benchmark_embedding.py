@@ -12,7 +12,9 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks/embedding.py"
 
 @pytest.fixture(scope="module")
 def script():
-    return runpy.run_path(str(SCRIPT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        return runpy.run_path(str(SCRIPT))
 
 
 def test_ridge_equals_its_normal_equations(script):

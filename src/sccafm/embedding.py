@@ -26,7 +26,7 @@ from sccafm.nn.ordering import regulatory_order, reordered
 from sccafm.preprocess import blocks
 from sccafm.pretrained import Model
 from sccafm.reading import Reading, read
-from sccafm.store import write_table, write_whole
+from sccafm.store import new_folder, write_table, write_whole
 from sccafm.tokenizer import tokenize
 
 FORMAT = 1
@@ -78,10 +78,7 @@ class Embedding:
 
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that is new or empty: parquet, safetensors, JSON. `sccafm.read_embedding` reads it."""
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} is not empty; give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = new_folder(folder)
         arrays = {"cells": self.cells.to_numpy(), "gene_sums": self.sums, "static_genes": self.static_genes.to_numpy()}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         labels = pd.DataFrame({"cell": self.cells.index.astype(str), "group": self.groups.array})

@@ -17,7 +17,18 @@ from sccafm.contexts import Explanation, enrichment, explain, where_active
 from sccafm.null import benjamini_hochberg, group_pvalues
 from sccafm.pairs import Pairs, pairs_of
 from sccafm.preprocess import BLOCK, blocks
-from sccafm.store import PART_CELLS, CellEdges, Part, Store, StoredEdges, array_names, map_array, n_parts, read_header
+from sccafm.store import (
+    PART_CELLS,
+    CellEdges,
+    Part,
+    Store,
+    StoredEdges,
+    array_names,
+    map_array,
+    n_parts,
+    new_folder,
+    read_header,
+)
 
 ALL = "all"  # the one group of a run without groupby
 FACTOR_ARRAYS = ("u_index", "u_value", "v_index", "v_value")
@@ -417,9 +428,7 @@ class GRN:
         ValueError
             The folder is not empty.
         """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} is not empty; give a new folder")
+        folder = new_folder(folder)
         store = Store(folder, {"run": self.params["run"], "params": self.params}, self.tables())
         for number in range(n_parts(len(self))):
             cells = np.arange(number * PART_CELLS, min((number + 1) * PART_CELLS, len(self)))

@@ -98,6 +98,15 @@ def part_path(folder: Path, part: int, kind: str) -> Path:
     return folder / "parts" / f"{part:05d}.{kind}"
 
 
+def new_folder(folder: str | Path) -> Path:
+    """A folder to write to, made if it is absent; ValueError where something stands in it."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, then rename: the file is whole or absent."""
     partial = path.with_name(path.name + ".partial")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sccafm.store import write_whole
+from sccafm.store import new_folder, write_whole
 from sccafm.tl.scores import fit_temperature, judged, make_folds
 
 FORMAT = 1
@@ -67,10 +67,7 @@ class Head:
 
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that is new or empty: JSON and safetensors. `read_head` and `predict` read it."""
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} is not empty; give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = new_folder(folder)
         tensors = {f"network.{k}": t.contiguous() for k, t in self.network.state_dict().items()}
         tensors |= {"center": self.center, "scale": self.scale}
         write_whole(folder / "head.safetensors", lambda p: save_file(tensors, p))

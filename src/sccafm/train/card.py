@@ -20,17 +20,8 @@ tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 LIMITS = """The score ranks the edges of a cell; it is not a probability, and a missing edge is not evidence of absence. Known edges
 come from the prior network that the model was trained on: `in_prior` tells which. How it ranks edges beside simple
 methods has to be measured: `sccafm.evaluate`."""
-LEFT_OUT = (
-    "sfm",
-    "vgae",
-    "data",
-    "run",
-    "init",
-    "hold_out",
-    "threads",
-    "device",
-    "machine",
-)  # sizes stand in sfm_config.json
+# Sizes stand in sfm_config.json; the rest says where a run took place.
+LEFT_OUT = ("sfm", "vgae", "data", "run", "init", "hold_out", "threads", "device", "machine")
 
 
 def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence[File], bad: dict[Path, str]) -> None:
