@@ -2,10 +2,14 @@
 
 `scripts/calibrate.py` calls `name_contexts`. To compare two models trained with different seeds on the same vocabulary:
 
-    python scripts/contexts.py MODEL OTHER --corpus FOLDER
+    python scripts/contexts.py MODEL OTHER --corpus FOLDER [--write TEXT]
+
+MODEL is "models" for the bundled one. With --write the figures go into MODEL's contexts.json, for its card; TEXT says what
+OTHER is.
 """
 
 import argparse
+import json
 import warnings
 from pathlib import Path
 
@@ -16,7 +20,9 @@ import pandas as pd
 import sccafm
 from sccafm.contexts import enrichment, load_entropy, matched_correlation, name_factor, where_active
 from sccafm.null import sample_cells
+from sccafm.pretrained import find_files
 from sccafm.resources import read_gene_sets
+from sccafm.store import write_whole
 
 
 def loads(seen: list, size: int) -> dict[str, np.ndarray]:
@@ -90,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs=2)
     parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--write", metavar="TEXT")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     one, other = (gene_loads(sccafm.load(source, device="cpu"), options.corpus) for source in options.models)
@@ -101,6 +108,12 @@ def main() -> None:
         f"matched factors over {len(genes):,} genes: correlation {np.mean(correlation):.3f} on average, median "
         f"{np.median(correlation):.3f}; {np.mean(chance):.3f} with the genes of one model shuffled"
     )
+    if options.write:
+        found = {"other": options.write, "genes": len(genes), "mean": round(float(np.mean(correlation)), 4)}
+        found |= {"median": round(float(np.median(correlation)), 4), "chance": round(float(np.mean(chance)), 4)}
+        path = find_files(Path(options.models[0]))["contexts"]
+        content = json.loads(path.read_text()) | {"seeds": found}
+        write_whole(path, lambda p: p.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Copy a trained model into models/ and write its card and curves.
 
     python scripts/write_model_card.py RUN [RUN ...] --data FOLDER [--manifest MANIFEST.tsv]
-    python scripts/calibrate.py ... && python benchmarks/edges.py ...
-    python scripts/write_model_card.py RUN [RUN ...] --data FOLDER [--manifest MANIFEST.tsv]
+    python scripts/calibrate.py ... && python benchmarks/edges.py ... && python scripts/contexts.py models OTHER --write ...
+    python scripts/write_model_card.py --fitted
 
-The second time the card also tells what was fitted to these weights: confidence, signs, contexts, unusual cells.
+The last line puts what was fitted to these weights (confidence, signs, contexts) into the card that the first one wrote.
 
 RUN is the folder of `python -m sccafm.train sfm`, or several where each began (--init) with the weights of the one before it;
 FOLDER the h5ad files that it was trained on, MANIFEST a table of where
@@ -32,6 +32,10 @@ license: gpl-3.0
 tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 ---
 """
+FITTED = "## Fitted to these weights"
+SEEDS = """
+- Factors of {other}, matched one to one with these by what they target (over {genes:,} genes): correlation {mean:.3f} on average,
+  median {median:.3f}; {chance:.3f} with the genes of one model shuffled."""
 EMBEDDING = """## Embedding module
 
 `sccafm.embed` uses the embedding module beside it: [efm_card.md](efm_card.md); what it is worth:
@@ -100,19 +104,21 @@ def fitted_section(folder: Path) -> str:
         return ""
     calibration, contexts = content
     held, factors = calibration["signs"]["held_out"], contexts["factors"]
+    seeds = contexts.get("seeds")
+    again = "" if seeds is None else SEEDS.format(**seeds)
     busiest = sorted(factors, key=lambda f: -f["load"])[:8]
     lines = [
         f"| {f['name']} | {', '.join(f['regulators'][:3])} | {', '.join(f['tissues'])} | {f['evidence']} |"
         for f in busiest
     ]
-    return f"""## Fitted to these weights
+    return f"""{FITTED}
 
 By `scripts/calibrate.py`; [docs/edges.md](../docs/edges.md) says what each is, [benchmarks/edges.md](../benchmarks/edges.md)
 how well it holds on truths that fitted none of it.
 
 - Confidence assumes that a share of {calibration["confidence"]["base_rate"]:.3f} of all pairs is real.
 - Signs of {held["n_pairs"]:,} hidden TRRUST pairs: precision {held["precision"]:.3f} at coverage {held["coverage"]:.3f}.
-- Load of the factors over the corpus: entropy {contexts["load_entropy"]:.3f} of the maximum.
+- Load of the factors over the corpus: entropy {contexts["load_entropy"]:.3f} of the maximum.{again}
 
 ![Reliability of confidence](reliability.png)
 
@@ -123,6 +129,14 @@ The factors that carry most; `contexts.json` has all:
 {chr(10).join(lines)}
 
 """
+
+
+def renew_fitted(card: Path) -> None:
+    """Write the fitted section anew, where it stands or before the embedding module's."""
+    text = card.read_text()
+    after = text.index(EMBEDDING.splitlines()[0])
+    before = text.index(FITTED) if FITTED in text else after
+    card.write_text(text[:before] + fitted_section(card.parent) + text[after:])
 
 
 def earlier(configs: list[dict]) -> str:
@@ -147,10 +161,16 @@ def flattened(settings: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--fitted", action="store_true", help="only what was fitted to the weights, after RUN is gone")
     options = parser.parse_args()
+    if options.fitted:
+        renew_fitted(ROOT / "models/README.md")
+        return
+    if not options.runs or options.data is None:
+        parser.error("RUN and --data are needed, or --fitted")
     configs = [json.loads((run / "config.json").read_text()) for run in options.runs]
     logs = [pd.read_csv(run / "log.csv") for run in options.runs]
     for later in range(1, len(logs)):
