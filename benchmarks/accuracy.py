@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 import sccafm
 from sccafm import evaluate
+from sccafm.evaluate.markdown import markdown_table
 
 SETS = {
     "hHep ChIP": ("beeline_hHep_delay", "delay_hHep_testing_refNetwork"),
@@ -187,8 +188,7 @@ def summary(reports: dict[str, evaluate.Report], subset: str) -> str:
         {name: [f"{a:.3f} / {p:.2f}" for a, p in c.to_numpy()] for name, c in (columns | {"mean": mean}).items()},
         index=mean.index,
     )
-    lines = ["| method | " + " | ".join(shown) + " |", "|" + " --- |" * (shown.shape[1] + 1)]
-    return "\n".join(lines + [f"| {method} | " + " | ".join(row) + " |" for method, row in shown.iterrows()])
+    return markdown_table(["method", *shown], ([method, *row] for method, row in shown.iterrows()))
 
 
 def sections(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], dict[str, pd.DataFrame]]:

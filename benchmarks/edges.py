@@ -18,6 +18,7 @@ from accuracy import SETS
 import sccafm
 from sccafm.calibration import at_base_rate, calibration_error
 from sccafm.evaluate import auroc, read_edges
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.null import group_pvalues
 
 matplotlib.use("Agg")
@@ -188,8 +189,7 @@ def spoilt(adata: ad.AnnData, what: str, rng: np.random.Generator) -> ad.AnnData
 
 def markdown(rows: list[dict]) -> str:
     table = pd.DataFrame(rows)
-    lines = ["| " + " | ".join(table) + " |", "|" + " --- |" * table.shape[1]]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy()])
+    return markdown_table(table, table.to_numpy())
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from scipy import sparse
 
 import sccafm
 from sccafm.batch import Tokens
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.inference import select_edges
 from sccafm.nn import SFM, SFMConfig
 
@@ -138,8 +139,7 @@ def table(rows: list[dict]) -> str:
     def cell(value: object) -> str:
         return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    return "\n".join(lines + ["| " + " | ".join(map(cell, row.values())) + " |" for row in rows])
+    return markdown_table(rows[0], (map(cell, row.values()) for row in rows))
 
 
 def main() -> None:

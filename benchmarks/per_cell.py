@@ -16,6 +16,7 @@ import pandas as pd
 
 import sccafm
 from sccafm.evaluate import per_cell
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.per_cell import CHANCE, METRICS
 from sccafm.simulation import Kinetics
 
@@ -49,11 +50,8 @@ def spread(values: pd.Series) -> str:
 
 
 def table(runs: pd.DataFrame) -> str:
-    lines = ["| method | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
-    for method, rows in runs.groupby("method", sort=False):
-        lines.append(f"| {method} | " + " | ".join(spread(rows[metric]) for metric in METRICS) + " |")
-    lines.append("| chance | " + " | ".join(f"{CHANCE[metric]:.1f}" for metric in METRICS) + " |")
-    return "\n".join(lines)
+    rows = [[method, *(spread(run[m]) for m in METRICS)] for method, run in runs.groupby("method", sort=False)]
+    return markdown_table(["method", *METRICS.values()], [*rows, ["chance", *(f"{CHANCE[m]:.1f}" for m in METRICS)]])
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.lexicon import read_lexicon
 from sccafm.nn import SFM, VGAE
 from sccafm.pretrained import find_files, find_release
@@ -168,8 +169,7 @@ def table(rows: list[dict]) -> str:
     def cell(value: object) -> str:
         return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    return "\n".join(lines + ["| " + " | ".join(map(cell, row.values())) + " |" for row in rows])
+    return markdown_table(rows[0], (map(cell, row.values()) for row in rows))
 
 
 def main() -> None:

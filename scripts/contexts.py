@@ -20,9 +20,8 @@ import pandas as pd
 import sccafm
 from sccafm.contexts import enrichment, load_entropy, matched_correlation, name_factor, where_active
 from sccafm.null import sample_cells
-from sccafm.pretrained import find_files
+from sccafm.pretrained import find_files, write_json
 from sccafm.resources import read_gene_sets
-from sccafm.store import write_whole
 
 
 def loads(seen: list, size: int) -> dict[str, np.ndarray]:
@@ -112,8 +111,7 @@ def main() -> None:
         found = {"other": options.write, "genes": len(genes), "mean": round(float(np.mean(correlation)), 4)}
         found |= {"median": round(float(np.median(correlation)), 4), "chance": round(float(np.mean(chance)), 4)}
         path = find_files(Path(options.models[0]))["contexts"]
-        content = json.loads(path.read_text()) | {"seeds": found}
-        write_whole(path, lambda p: p.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n"))
+        write_json(path, json.loads(path.read_text()) | {"seeds": found})
 
 
 if __name__ == "__main__":

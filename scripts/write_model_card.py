@@ -34,8 +34,8 @@ tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 """
 FITTED = "## Fitted to these weights"
 SEEDS = """
-- Factors of {other}, matched one to one with these by what they target (over {genes:,} genes): correlation {mean:.3f} on average,
-  median {median:.3f}; {chance:.3f} with the genes of one model shuffled."""
+- Factors matched one to one with those of another model by what they target (over {genes:,} genes): correlation {mean:.3f} on average,
+  median {median:.3f}; {chance:.3f} with the genes of one model shuffled. The other is {other}."""
 EMBEDDING = """## Embedding module
 
 `sccafm.embed` uses the embedding module beside it: [efm_card.md](efm_card.md); what it is worth:

@@ -23,6 +23,7 @@ from sccafm.evaluate.integration import (
     transfer_labels,
     transfer_scores,
 )
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import interval
 from sccafm.evaluate.representations import run_representations
 
@@ -66,10 +67,8 @@ class EmbeddingReport:
     def to_markdown(self) -> str:
         """GitHub table: value [low, high] of each measure."""
         measures = self._measures()
-        lines = ["| method | " + " | ".join(MEASURES[m] for m in measures) + " |", "|---" * (len(measures) + 1) + "|"]
-        for row in self.table.to_dict("records"):
-            lines.append(f"| {row['method']} | " + " | ".join(_with_interval(row, m) for m in measures) + " |")
-        return "\n".join([*lines, "", self._story()])
+        rows = ([row["method"], *(_with_interval(row, m) for m in measures)] for row in self.table.to_dict("records"))
+        return markdown_table(["method", *(MEASURES[m] for m in measures)], rows) + "\n\n" + self._story()
 
     def plot(self):
         """A matplotlib Figure: a dot with its interval per method, a panel per measure."""

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import bootstrap_counts, interval
 from sccafm.evaluate.probes import (
     complex_pairs,
@@ -53,11 +54,10 @@ class GeneReport:
     def to_markdown(self) -> str:
         """GitHub table: methods x tasks, AUROC [low, high]."""
         tasks = self._tasks()
-        lines = ["| method | " + " | ".join(TASKS[t] for t in tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
         cells = self.table.assign(cell=[_cell(row) for row in self.table.to_dict("records")])
         shown = cells.pivot(index="method", columns="task", values="cell").reindex(cells["method"].unique())
-        lines += [f"| {m} | " + " | ".join(row[t] for t in tasks) + " |" for m, row in shown.iterrows()]
-        return "\n".join([*lines, "", self._story()])
+        rows = ([method, *(row[t] for t in tasks)] for method, row in shown.iterrows())
+        return markdown_table(["method", *(TASKS[t] for t in tasks)], rows) + "\n\n" + self._story()
 
     def plot(self):
         """A matplotlib Figure: AUROC with its interval per method, a panel per task, chance as a line."""

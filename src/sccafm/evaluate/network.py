@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.evaluate.baselines import ORACLE, run_baselines
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import METRICS, Judge, Scored, interval
 from sccafm.evaluate.truth import (
     Truth,
@@ -51,12 +52,11 @@ class Report:
 
     def to_markdown(self, subset: str = "all") -> str:
         """GitHub table of one subset: value [low, high] of each metric, and the null of the AUROC."""
-        rows = self._rows(subset)
-        lines = ["| method | " + " | ".join(METRICS.values()) + " | null AUROC |", "|---" * (len(METRICS) + 2) + "|"]
-        for row in rows.to_dict("records"):
-            cells = [_with_interval(row, metric) for metric in METRICS]
-            lines.append(f"| {row['method']} | " + " | ".join(cells) + f" | {_number(row['auroc_null'])} |")
-        return "\n".join([*lines, "", self._counts(subset)])
+        rows = (
+            [row["method"], *(_with_interval(row, metric) for metric in METRICS), _number(row["auroc_null"])]
+            for row in self._rows(subset).to_dict("records")
+        )
+        return markdown_table(["method", *METRICS.values(), "null AUROC"], rows) + "\n\n" + self._counts(subset)
 
     def plot(self, subset: str = "all"):
         """A matplotlib Figure: a dot with its interval per method, a panel per metric, the null as a tick."""

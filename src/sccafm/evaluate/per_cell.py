@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from sccafm.evaluate.cell_baselines import run_cell_baselines
 from sccafm.evaluate.cell_scores import cell_scores
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import bootstrap_counts, interval
 from sccafm.evaluate.truth import gene_lookup, respell
 from sccafm.simulation.truth import CellTruth, read_truth
@@ -56,10 +57,8 @@ class PerCellReport:
 
     def to_markdown(self) -> str:
         """GitHub table: value [low, high] of each metric."""
-        lines = ["| method | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
-        for row in self.table.to_dict("records"):
-            lines.append(f"| {row['method']} | " + " | ".join(_with_interval(row, m) for m in METRICS) + " |")
-        return "\n".join([*lines, "", self._counted()])
+        rows = ([row["method"], *(_with_interval(row, m) for m in METRICS)] for row in self.table.to_dict("records"))
+        return markdown_table(["method", *METRICS.values()], rows) + "\n\n" + self._counted()
 
     def plot(self):
         """A matplotlib Figure: a dot with its interval per method, a panel per metric, chance as a line."""

@@ -15,6 +15,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from sccafm.evaluate.baselines import dense_columns, expression, run_baselines
+from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import bootstrap_counts, interval, mean, p_value
 from sccafm.evaluate.truth import aligned, gene_keys, gene_lookup, respell, score_matrix
 
@@ -46,10 +47,8 @@ class PerturbationReport:
 
     def to_markdown(self) -> str:
         """GitHub table: excess over matched genes with its interval and p, for both measures."""
-        lines = ["| method | " + " | ".join(MEASURES.values()) + " |", "|---" * (1 + len(MEASURES)) + "|"]
-        for row in self.table.to_dict("records"):
-            lines.append(f"| {row['method']} | " + " | ".join(_cells(row)) + " |")
-        return "\n".join([*lines, "", self._counts()])
+        rows = ([row["method"], *_cells(row)] for row in self.table.to_dict("records"))
+        return markdown_table(["method", *MEASURES.values()], rows) + "\n\n" + self._counts()
 
     def plot(self):
         """A matplotlib Figure: excess over matched genes with its interval, a row per method, a panel per measure."""
