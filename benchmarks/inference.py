@@ -25,7 +25,7 @@ from scipy import sparse
 
 import sccafm
 from sccafm.batch import Tokens
-from sccafm.inference import select_edges
+from sccafm.edges import select_edges
 from sccafm.nn import SFM, SFMConfig
 
 MEMORY_STEP = """

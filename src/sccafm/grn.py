@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from sccafm.calibration import confidence_of, levels, row_quantiles
 from sccafm.contexts import Explanation, enrichment, explain, where_active
+from sccafm.groups import ALL
 from sccafm.null import benjamini_hochberg, group_pvalues
 from sccafm.pairs import Pairs, pairs_of
 from sccafm.preprocess import BLOCK, blocks
@@ -30,7 +31,6 @@ from sccafm.store import (
     read_header,
 )
 
-ALL = "all"  # the one group of a run without groupby
 FACTOR_ARRAYS = ("u_index", "u_value", "v_index", "v_value")
 
 
