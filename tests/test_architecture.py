@@ -13,6 +13,7 @@ ORDER = [
         "null",
         "signs",
         "pairs",
+        "factors",
         "contexts",
         "pretrained",
         "groups",

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 import sccafm
 from sccafm.edges import select_edges
-from sccafm.grn import pack_factors, unpack_factors
+from sccafm.factors import pack_factors, unpack_factors
 
 CELLS = 13
 

@@ -21,7 +21,8 @@ from sccafm.adaptation import Adapt, adapt_efm, read_adapt
 from sccafm.annotation import storable
 from sccafm.batch import Factors, Tokens
 from sccafm.doors import as_model, check_settings, pass_size
-from sccafm.grn import GRN, unpack_factors
+from sccafm.factors import unpack_factors
+from sccafm.grn import GRN
 from sccafm.groups import ALL, UNASSIGNED, find_groups
 from sccafm.nn import CausalEFM
 from sccafm.nn.ordering import regulatory_order, reordered

@@ -12,7 +12,8 @@ from sccafm.background import find_null, find_pairs, read_sample
 from sccafm.calibration import confidence_of, levels, out_of_distribution, row_quantiles
 from sccafm.doors import as_model, check_settings, pass_size
 from sccafm.edges import factors_of, select_edges, self_edges
-from sccafm.grn import GRN, pack_factors, stored_results
+from sccafm.factors import pack_factors
+from sccafm.grn import GRN
 from sccafm.groups import find_groups
 from sccafm.null import NULL_CELLS, CellTest, Null
 from sccafm.pairs import Pairs
@@ -20,7 +21,7 @@ from sccafm.preprocess import blocks
 from sccafm.pretrained import Model
 from sccafm.reading import Reading, read
 from sccafm.run_card import parameters, run_card
-from sccafm.store import PART_CELLS, CellEdges, Part, Store, n_parts
+from sccafm.store import PART_CELLS, CellEdges, Part, Store, n_parts, stored_results
 from sccafm.tokenizer import tokenize
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from sccafm.calibration import Calibration
-from sccafm.grn import factor_names
+from sccafm.factors import factor_names
 from sccafm.pretrained import Model
 from sccafm.reading import Reading
 
