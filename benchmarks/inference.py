@@ -25,8 +25,8 @@ from scipy import sparse
 
 import sccafm
 from sccafm.batch import Tokens
+from sccafm.edges import select_edges
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.inference import select_edges
 from sccafm.nn import SFM, SFMConfig
 
 MEMORY_STEP = """

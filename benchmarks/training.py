@@ -87,7 +87,8 @@ def train(options: argparse.Namespace) -> dict | None:
     fabric = connect(machine, "cpu", config.batches, lambda objective: objective.task.parts())
     options.run.mkdir(exist_ok=True)
     lexicon = tables()
-    corpus = Corpus(config, lexicon, False, fabric.global_rank, fabric.world_size, fabric.barrier)
+    ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
+    corpus = Corpus(config, lexicon, progress=False, **ranks)
     sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
     torch.manual_seed(0)
     evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)

@@ -18,14 +18,12 @@ import shutil
 from pathlib import Path
 
 import anndata as ad
-import matplotlib
 import pandas as pd
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from sccafm.train.card import LEFT_OUT
+from sccafm.train.log import draw_curves
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = ("sfm", "vgae", "data", "run", "init", "hold_out", "threads", "device")  # sizes stand in sfm_config.json
 HEADER = """---
 library_name: sccafm
 license: gpl-3.0
@@ -58,22 +56,6 @@ LIMITS = """## Limits
   (human protein-coding genes with a name) are not read; mouse genes are read through one-to-one orthologs.
 - Trained on one machine with two cores: a first default, not the last word.
 """
-
-
-def curves(log: pd.DataFrame, path: Path) -> None:
-    """Loss terms of training and held-out cells by step."""
-    terms = [c for c in log.columns if c not in ("step", "part")]
-    figure, axes = plt.subplots(2, -(-len(terms) // 2), figsize=(12, 5), layout="constrained")
-    for axis, term in zip(axes.flat, terms, strict=False):
-        for part, color in (("train", "0.75"), ("validation", "tab:blue")):
-            rows = log[log["part"] == part]
-            values = rows[term].rolling(25, min_periods=1).mean() if part == "train" else rows[term]
-            axis.plot(rows["step"], values, color=color, label=part)
-        axis.set(title=term, xlabel="step")
-    axes.flat[0].legend(frameon=False)
-    for axis in axes.flat[len(terms) :]:
-        axis.remove()
-    figure.savefig(path, dpi=80)
 
 
 def data_table(folder: Path, manifest: Path | None) -> tuple[str, int, int]:
@@ -178,7 +160,7 @@ def main() -> None:
     config, log = configs[-1], pd.concat(logs, ignore_index=True)
     for name in ("sfm_config.json", "sfm_model.safetensors"):
         shutil.copyfile(options.runs[-1] / "model/models" / name, ROOT / "models" / name)
-    curves(log, ROOT / "models/curves.png")
+    draw_curves(log, ROOT / "models/curves.png")
     table, files, cells = data_table(options.data, options.manifest)
     last = log[log["part"] == "validation"].iloc[-1]
     sizes = config["sfm"]

@@ -98,6 +98,21 @@ def test_calibration_error_of_true_and_of_inflated_probabilities():
     assert calibration_error(np.array([0.25, 0.25, 0.25, 0.25]), np.array([1, 0, 0, 0]), 1) == 0
 
 
+@pytest.mark.parametrize("bins", ["full", "wide"])
+def test_calibration_error_is_the_sum_of_a_loop_over_bins(bins):
+    rng = np.random.default_rng(1)
+    p = np.append(rng.beta(1, 4, 98), [0.0, 1.0])  # few are large, so that some wide bins are empty
+    y = rng.random(100) < p
+    rising = sorted(range(100), key=p.__getitem__)
+    if bins == "full":
+        parts = [rising[first : first + 5] for first in range(0, 100, 5)]
+    else:
+        parts = [[i for i in rising if b <= 20 * p[i] < b + 1 or (b == 19 and p[i] == 1)] for b in range(20)]
+        assert [] in parts
+    expected = sum(abs(sum(y[part]) - sum(p[part])) for part in parts if part) / 100
+    assert calibration_error(p, y, 20, bins) == pytest.approx(expected)
+
+
 # --- out of distribution
 
 

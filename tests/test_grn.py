@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sccafm
-from sccafm.grn import pack_factors, unpack_factors
-from sccafm.inference import select_edges
+from sccafm.edges import select_edges
+from sccafm.factors import pack_factors, unpack_factors
 
 CELLS = 13
 

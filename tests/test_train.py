@@ -20,7 +20,7 @@ import sccafm
 from sccafm.lexicon import read_lexicon
 from sccafm.nn import VGAEConfig
 from sccafm.pretrained import find_files
-from sccafm.train import LossWeights, TrainSFM
+from sccafm.train import LossWeights, TrainEFM, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
 from sccafm.train.config import EvidenceWeights, read_config
@@ -299,6 +299,16 @@ def test_absent_keys_keep_their_defaults(tmp_path):
     (tmp_path / "config.json").write_text('{"data": "d", "run": "r", "steps": 7}')
     config = read_config(tmp_path / "config.json")
     assert dataclasses.replace(config, steps=20_000) == TrainSFM(data=config.data, run=config.run)
+
+
+@pytest.mark.parametrize(("card", "kind"), [("README.md", TrainSFM), ("efm_card.md", TrainEFM)])
+def test_settings_on_the_cards_of_the_bundled_model_are_read(tmp_path, card, kind):
+    """Runs of older versions: every key that they wrote has its place."""
+    text = find_files(loop.find_release(None, None, False))["sfm_model"].with_name(card).read_text()
+    told = json.loads(text.split("```json\n")[1].split("```")[0])
+    (tmp_path / "config.json").write_text(json.dumps(told | {"data": "d", "run": "r"}))
+    read = dataclasses.asdict(read_config(tmp_path / "config.json", kind))
+    assert {name: read[name] for name in told} == told
 
 
 def test_the_command_tells_its_settings(monkeypatch, capsys):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -106,16 +107,36 @@ def at_base_rate(confidence: np.ndarray, fitted: float, wanted: float) -> np.nda
     return expit(logit(inner) + logit(wanted) - logit(fitted))
 
 
-def calibration_error(probability: np.ndarray, is_true: np.ndarray, n_bins: int = 15) -> float:
-    """Expected calibration error: mean of |share that is true - mean probability| over bins of equal size.
+def calibration_error(
+    probability: np.ndarray, is_true: np.ndarray, n_bins: int = 15, bins: Literal["full", "wide"] = "full"
+) -> float:
+    """Expected calibration error: mean of |share that is true - mean probability| over bins, weighted by their size.
 
-    Equal probabilities are parted at random (seeded), not in the order they came in.
+    Parameters
+    ----------
+    probability, is_true
+        N in [0, 1], N bool.
+    n_bins
+        How many; empty ones count nothing.
+    bins
+        "full": equally full ones, for probabilities that crowd in a part of the range, as those of edges do. "wide":
+        equally wide ones (Guo et al. 2017), as the errors of classifiers are usually given.
     """
+    parts = full_bins(probability, n_bins) if bins == "full" else wide_bins(probability, n_bins)
+    gaps = [len(part) * abs(is_true[part].mean() - probability[part].mean()) for part in parts if len(part)]
+    return float(sum(gaps) / len(probability))
+
+
+def full_bins(probability: np.ndarray, n_bins: int) -> list[np.ndarray]:
+    """Positions in rising order, parted equally. Equals are parted at random (seeded), not in the order they came in."""
     mixed = np.random.default_rng(0).permutation(len(probability))
-    order = mixed[np.argsort(probability[mixed], kind="stable")]
-    parts = [part for part in np.array_split(order, n_bins) if len(part)]
-    gaps = [len(part) * abs(is_true[part].mean() - probability[part].mean()) for part in parts]
-    return float(sum(gaps) / len(order))
+    return np.array_split(mixed[np.argsort(probability[mixed], kind="stable")], n_bins)
+
+
+def wide_bins(probability: np.ndarray, n_bins: int) -> list[np.ndarray]:
+    """Positions by the part of the range that a probability lies in; 1 lies in the last."""
+    found = np.minimum((probability * n_bins).astype(int), n_bins - 1)
+    return [np.flatnonzero(found == b) for b in range(n_bins)]
 
 
 # --- out of distribution

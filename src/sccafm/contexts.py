@@ -53,6 +53,18 @@ def enrichment(
     return table[table["overlap"] >= min_overlap].sort_values(["pvalue", "term"], ignore_index=True)
 
 
+def top_names(sums: np.ndarray, names: pd.Index, n_top: int) -> list[str]:
+    """Names of the rows that weigh most in each column, as text: N M -> M."""
+    best = np.argsort(-sums, axis=0, kind="stable")[:n_top]  # n_top M
+    return [", ".join(str(names[i]) for i in column if sums[i, m] > 0) for m, column in enumerate(best.T)]
+
+
+def top_terms(weights: np.ndarray, symbols: pd.Index, sets: Mapping[str, frozenset]) -> dict[str, list]:
+    """The set that each factor's targets are most enriched in, G M -> M term, fdr and overlap; None where there is none."""
+    best = [enrichment(weight, symbols, sets).head(1).to_dict("records") for weight in weights.T]
+    return {name: [found[0][name] if found else None for found in best] for name in ("term", "fdr", "overlap")}
+
+
 def short_term(term: str, most: int = 40) -> str:
     """A set's name without its identifier, cut at a word."""
     text = ACRONYM.sub("", term).strip()

@@ -18,14 +18,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm.adaptation import Adapt, adapt_efm, read_adapt
+from sccafm.annotation import storable
 from sccafm.batch import Factors, Tokens
-from sccafm.grn import ALL, GRN, unpack_factors
-from sccafm.inference import UNASSIGNED, as_model, check_settings, digest, find_groups, pass_size, storable
+from sccafm.doors import as_model, check_settings, pass_size
+from sccafm.factors import unpack_factors
+from sccafm.grn import GRN
+from sccafm.groups import ALL, UNASSIGNED, find_groups
 from sccafm.nn import CausalEFM
 from sccafm.nn.ordering import regulatory_order, reordered
 from sccafm.preprocess import blocks
 from sccafm.pretrained import Model
 from sccafm.reading import Reading, read
+from sccafm.run_card import digest
 from sccafm.store import new_folder, write_table, write_whole
 from sccafm.tokenizer import tokenize
 

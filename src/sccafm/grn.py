@@ -13,7 +13,9 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from sccafm.calibration import confidence_of, levels, row_quantiles
-from sccafm.contexts import Explanation, enrichment, explain, where_active
+from sccafm.contexts import Explanation, explain, top_names, top_terms, where_active
+from sccafm.factors import FACTOR_ARRAYS, factor_names, unpack_factors
+from sccafm.groups import ALL
 from sccafm.null import benjamini_hochberg, group_pvalues
 from sccafm.pairs import Pairs, pairs_of
 from sccafm.preprocess import BLOCK, blocks
@@ -23,15 +25,12 @@ from sccafm.store import (
     Part,
     Store,
     StoredEdges,
-    array_names,
     map_array,
     n_parts,
     new_folder,
     read_header,
+    stored_results,
 )
-
-ALL = "all"  # the one group of a run without groupby
-FACTOR_ARRAYS = ("u_index", "u_value", "v_index", "v_value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,9 +364,8 @@ class GRN:
             table["active_in"] = [", ".join(f"{group} ({share:.1%})" for group, share in best) for best in active]
         if sets is not None:
             symbols = pd.Index(self.genes["symbol"].str.upper())
-            best = [enrichment(weight, symbols, sets).head(1).to_dict("records") for weight in self.sums["v"].T]
-            for column in ("term", "fdr", "overlap"):
-                table[column] = [found[0][column] if found else None for found in best]
+            for column, values in top_terms(self.sums["v"], symbols, sets).items():
+                table[column] = values
         return table
 
     def explain(self, source: str, target: str, cell: str) -> Explanation:
@@ -474,33 +472,3 @@ def read_grn(folder: str | Path) -> GRN:
         params=header["params"],
         **stored_results(folder, len(cells)),
     )
-
-
-def stored_results(folder: Path, n_cells: int) -> dict[str, object]:
-    """What of a finished run stays on disk until it is asked for."""
-    return {
-        "edges": StoredEdges(folder, n_cells),
-        "arrays": {name: map_array(folder, name) for name in array_names(folder)},
-    }
-
-
-def factor_names(size: int) -> pd.Index:
-    return pd.Index([f"factor_{m:03d}" for m in range(size)])
-
-
-def top_names(sums: np.ndarray, names: pd.Index, n_top: int) -> list[str]:
-    """Names of the rows that weigh most in each column, as text: N M -> M."""
-    best = np.argsort(-sums, axis=0, kind="stable")[:n_top]  # n_top M
-    return [", ".join(str(names[i]) for i in column if sums[i, m] > 0) for m, column in enumerate(best.T)]
-
-
-def pack_factors(dense: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the `width` entries of each row that are not zero: ... M -> ... width (index uint16), ... width (value)."""
-    index = np.sort(np.argpartition(-dense, width - 1, axis=-1)[..., :width], axis=-1)
-    return index.astype(np.uint16), np.take_along_axis(dense, index, -1)
-
-
-def unpack_factors(index: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
-    dense = np.zeros((*index.shape[:-1], size), dtype=value.dtype)
-    np.put_along_axis(dense, index.astype(np.int64), value, -1)
-    return dense

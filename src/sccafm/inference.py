@@ -1,38 +1,28 @@
 """infer_grn: where data meets model. Cells are read block by block, and their networks written as they come."""
 
-import hashlib
-import json
-import numbers
-import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from sccafm.batch import Factors, Tokens
-from sccafm.calibration import Calibration, confidence_of, levels, out_of_distribution, row_quantiles
-from sccafm.grn import ALL, GRN, factor_names, pack_factors, stored_results
-from sccafm.lexicon import Lexicon
-from sccafm.nn import SFM
-from sccafm.null import NULL_CELLS, CellTest, Null, fit_null, permuted_cells, sample_cells
-from sccafm.null import SAMPLE_CELLS as NULL_SAMPLE
+from sccafm.annotation import annotate
+from sccafm.background import find_null, find_pairs, read_sample
+from sccafm.calibration import confidence_of, levels, out_of_distribution, row_quantiles
+from sccafm.doors import as_model, check_settings, pass_size
+from sccafm.edges import factors_of, select_edges, self_edges
+from sccafm.factors import pack_factors
+from sccafm.grn import GRN
+from sccafm.groups import find_groups
+from sccafm.null import NULL_CELLS, CellTest, Null
 from sccafm.pairs import Pairs
 from sccafm.preprocess import blocks
-from sccafm.pretrained import Model, load, load_cached
+from sccafm.pretrained import Model
 from sccafm.reading import Reading, read
-from sccafm.signs import SAMPLE_CELLS as SIGN_SAMPLE
-from sccafm.signs import infer_signs
-from sccafm.store import PART_CELLS, CellEdges, Part, Store, n_parts
+from sccafm.run_card import parameters, run_card
+from sccafm.store import PART_CELLS, CellEdges, Part, Store, n_parts, stored_results
 from sccafm.tokenizer import tokenize
-
-UNASSIGNED = "unassigned"
-POPULATION_EDGES = 10_000  # edges of the population network that uns keeps per group
 
 
 def infer_grn(
@@ -267,192 +257,6 @@ class Inference:
         return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)
 
 
-@torch.inference_mode()
-def factors_of(sfm: SFM, tokens: Tokens, is_tf: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """u of the regulators (C T M), v (C G M), context (C M) and summary (C D)."""
-    device = next(sfm.parameters()).device
-    step = 1 if device.type == "cpu" else len(tokens)
-    found = []
-    for start in range(0, len(tokens), step):
-        factors: Factors = sfm(tokens[start : start + step].to(device))
-        u = factors.u[:, torch.from_numpy(is_tf).to(device)]
-        found.append((u.float(), factors.v.float(), factors.context().float(), factors.summary.float()))
-    return tuple(torch.cat(many) for many in zip(*found, strict=True))
-
-
-def self_edges(reading: Reading) -> np.ndarray:
-    """Flat positions of the pairs of a regulator with itself."""
-    return np.flatnonzero(reading.is_tf) + np.arange(reading.is_tf.sum()) * len(reading.names)
-
-
-class Sample(NamedTuple):
-    """Some cells of a data set that their names choose, so that neither their order nor a seed does."""
-
-    values: np.ndarray  # C G
-    conditions: np.ndarray  # C 4
-
-
-def read_sample(reading: Reading, size: int = max(NULL_SAMPLE, SIGN_SAMPLE)) -> Sample:
-    cells = sample_cells(reading.matrix.obs_names, size)
-    values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns) for c in cells])
-    return Sample(values, reading.conditions[cells])
-
-
-def find_null(model: Model, reading: Reading, sample: Sample, n: int) -> Null | None:
-    """Scores of the model in `n` permuted cells of a data set; None for n = 0."""
-    if n == 0:
-        return None
-    permuted = permuted_cells(sample.values[:NULL_SAMPLE], n)
-    conditions = sample.conditions[np.arange(n) % len(sample.conditions)]
-    tokens = tokenize(permuted, reading.gene_ids, reading.is_tf, conditions)
-    found = [factors_of(model.sfm, tokens[i : i + 1], reading.is_tf)[:2] for i in range(n)]
-    scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
-    return fit_null(scores, self_edges(reading))
-
-
-def select_edges(
-    scores: np.ndarray, top_k: int | None, min_weight: float | None, excluded: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The strongest edges of one cell.
-
-    Parameters
-    ----------
-    scores
-        T G; changed in place.
-    top_k
-        How many; ties at the cut go to the lowest flat index. None: no limit.
-    min_weight
-        Least score. None: above 0.
-    excluded
-        Flat positions that are never chosen (self-edges).
-
-    Returns
-    -------
-    Flat positions in rising order (int32) and scores (float32).
-    """
-    flat = scores.reshape(-1)
-    flat[excluded] = 0
-    least = np.finfo(np.float32).tiny if min_weight is None else max(min_weight, np.finfo(np.float32).tiny)
-    if top_k is not None and top_k < len(flat):
-        cut = np.partition(flat, len(flat) - top_k)[len(flat) - top_k]
-        if cut >= least:
-            above = np.flatnonzero(flat > cut)
-            tied = np.flatnonzero(flat == cut)[: top_k - len(above)]
-            chosen = np.sort(np.concatenate([above, tied]))
-            return chosen.astype(np.int32), flat[chosen]
-    chosen = np.flatnonzero(flat >= least)
-    return chosen.astype(np.int32), flat[chosen]
-
-
-def check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells) -> None:
-    if (
-        isinstance(null_cells, bool)
-        or not isinstance(null_cells, (int, np.integer))
-        or 0 < null_cells < 8
-        or null_cells < 0
-    ):
-        raise ValueError(f"null_cells must be 0 or a whole number of at least 8, got {null_cells!r}")
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
-        raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
-    if min_weight is not None and not (isinstance(min_weight, numbers.Real) and 0 <= min_weight <= 1):
-        raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
-    if batch_size != "auto" and (batch_size is True or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
-        raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
-    if n_top_genes is not None and (isinstance(n_top_genes, bool) or not isinstance(n_top_genes, (int, np.integer))):
-        raise ValueError(f"n_top_genes must be a whole number or None for every gene, got {n_top_genes!r}")
-    if genes is not None and n_top_genes not in (None, 2000):
-        warnings.warn("n_top_genes has no effect where genes= names the genes to read", stacklevel=3)
-
-
-def as_model(model: Model | str | Path | None, device: str) -> Model:
-    if isinstance(model, Model):
-        if device != "auto" and torch.device(device) != model.device:
-            warnings.warn(f"device={device!r} has no effect: the loaded model is on {model.device}", stacklevel=3)
-        return model
-    if model is None:
-        return load_cached(None, str(device))
-    return load(model, device=device)
-
-
-def pass_size(batch_size: int | str, model: Model) -> int:
-    if batch_size != "auto":
-        return int(batch_size)
-    return 64 if model.device.type == "cpu" else 32
-
-
-def find_groups(adata, groupby: str | None) -> pd.Series:
-    """Group of each cell, categorical in the order of the column's categories."""
-    cells = adata.obs_names.rename(None)
-    if groupby is None:
-        return pd.Series(pd.Categorical([ALL] * adata.n_obs), index=cells, name=ALL)
-    if groupby not in adata.obs:
-        raise KeyError(f"groupby={groupby!r} is no column of obs; there are {list(adata.obs.columns)}")
-    column = adata.obs[groupby].astype("category").cat.remove_unused_categories()
-    order = list(column.cat.categories.astype(str).unique())
-    unassigned = int(column.isna().sum())
-    if unassigned:
-        warnings.warn(f"{unassigned:,} cells have no {groupby!r}; they form the group {UNASSIGNED!r}", stacklevel=3)
-        order = [name for name in order if name != UNASSIGNED] + [UNASSIGNED]
-    groups = column.astype(str).where(column.notna(), UNASSIGNED)
-    return pd.Series(pd.Categorical(groups, order), index=cells, name=groupby)
-
-
-def digest(*things: object) -> str:
-    sha = hashlib.sha256()
-    for thing in things:
-        sha.update(thing if isinstance(thing, bytes) else str(thing).encode())
-        sha.update(b"\0")
-    return sha.hexdigest()[:16]
-
-
-def run_card(
-    model: Model,
-    reading: Reading,
-    groups: pd.Series,
-    groupby: str | None,
-    top_k: int | None,
-    min_weight: float | None,
-    keep_factors: bool,
-    null_cells: int,
-) -> dict:
-    """What makes two runs the same: a store takes parts of one run only."""
-    return {
-        "weights": model.weights_hash[:16],
-        "cells": digest(*reading.matrix.obs_names),
-        "genes": digest(*reading.names, reading.gene_ids.tobytes(), reading.is_tf.tobytes()),
-        "values": f"{reading.matrix.origin} {reading.matrix.kind} {reading.digest}",
-        "conditions": digest(reading.conditions.tobytes()),
-        "groupby": groupby,
-        "groups": digest(*groups.astype(str), *groups.cat.categories),
-        "top_k": None if top_k is None else int(top_k),  # numpy's numbers are none to JSON
-        "min_weight": None if min_weight is None else float(min_weight),
-        "keep_factors": keep_factors,
-        "null_cells": int(null_cells),
-        "calibration": digest(json.dumps(card(model.calibration), sort_keys=True)),
-        "device": model.device.type,
-    }
-
-
-def parameters(model: Model, reading: Reading, run: dict) -> dict:
-    return {
-        "model": model.source,
-        "revision": model.revision or "",
-        "weights_hash": model.weights_hash,
-        "version": version("sccafm"),
-        "torch": torch.__version__,
-        "device": str(model.device),
-        "receipt": reading.receipt.to_dict(),
-        "calibration": card(model.calibration),
-        "factors": list(model.contexts or factor_names(model.sfm.config.num_factors)),
-        "run": run,
-    }
-
-
-def card(calibration: Calibration | None) -> dict:
-    """What results carry of a calibration: how a group's confidence is read, and the share of real edges assumed."""
-    return {} if calibration is None else dict(calibration.confidence)
-
-
 def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, pairs: Pairs) -> GRN:
     """Labels without results."""
     genes = pd.DataFrame(
@@ -464,55 +268,3 @@ def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, p
         index=reading.names.rename(None),
     )
     return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params)
-
-
-def find_pairs(model: Model, reading: Reading, values: np.ndarray, null: Null | None) -> Pairs:
-    """What is known of each pair before all cells are read; `values` are those of a sample, C G."""
-    fitted = None if model.calibration is None else model.calibration.signs
-    sign = infer_signs(values[:SIGN_SAMPLE], reading.gene_ids, reading.is_tf, model.lexicon, fitted)
-    in_prior, sources, names = prior_matrix(model.lexicon, reading)
-    unknown = np.full(in_prior.shape, np.nan, np.float32)
-    moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
-    return Pairs(in_prior, sources, names, sign, *moments)
-
-
-def prior_matrix(lexicon: Lexicon, reading: Reading) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Which regulator-target pairs the prior network holds (T G bool), and codes and names of their sources."""
-    tokens = pd.Index(reading.gene_ids)
-    edges = lexicon.prior_tokens
-    rows = tokens[reading.is_tf].get_indexer(edges["source"])
-    columns = tokens.get_indexer(edges["target"])
-    both = (rows >= 0) & (columns >= 0)
-    held = np.zeros((int(reading.is_tf.sum()), len(tokens)), dtype=bool)
-    held[rows[both], columns[both]] = True
-    said = edges["sources"].fillna("").astype(str) if "sources" in edges else pd.Series("", index=edges.index)
-    names = ("", *sorted(set(said) - {""}))
-    codes = np.zeros(held.shape, dtype=np.int16)
-    codes[rows[both], columns[both]] = pd.Index(names).get_indexer(said)[both]
-    return held, codes, names
-
-
-def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
-    """Write the results that belong to cells and genes into the AnnData."""
-    own = grn.own_arrays()  # what is done to one later does not change the other
-    adata.obsm[f"X_{key}_sfm"] = own["summary"]
-    adata.obsm[f"{key}_context"] = pd.DataFrame(own["context"], grn.cells.copy(), grn.context.columns, copy=False)
-    adata.obs[f"{key}_context"] = grn.context_label.array
-    adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
-    if "ood" in grn.arrays:
-        adata.obs[f"{key}_ood"] = grn.ood.to_numpy()
-    labels = reading.labels_of(adata)
-    adata.var["is_tf"] = labels.isin(reading.regulator_labels)
-    adata.var[f"{key}_in_vocab"] = labels.isin(reading.known_genes)
-    network = grn.pool(POPULATION_EDGES)
-    for column in ("group", "source", "target", "prior_sources"):
-        network[column] = network[column].astype(str)
-    first = ["source", "target", "weight"]
-    network = network[first + [column for column in network if column not in first]]
-    network = network if grn.groups.name != ALL else network.drop(columns="group")
-    adata.uns[key] = {"grn": network, "params": storable(grn.params)}
-
-
-def storable(params: dict) -> dict:
-    """h5ad holds no None: what is unset becomes an empty text."""
-    return json.loads(json.dumps(params), object_hook=lambda d: {k: "" if v is None else v for k, v in d.items()})

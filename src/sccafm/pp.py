@@ -16,8 +16,8 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+from sccafm.doors import as_model
 from sccafm.genes import LOST, match_genes, spell
-from sccafm.inference import as_model
 from sccafm.lexicon import Lexicon
 from sccafm.preprocess import kind_of
 from sccafm.pretrained import Model

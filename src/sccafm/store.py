@@ -269,3 +269,11 @@ def map_array(folder: Path, name: str) -> np.ndarray:
 
 def array_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "arrays").glob("*.npy"))
+
+
+def stored_results(folder: Path, n_cells: int) -> dict[str, object]:
+    """What of a finished run stays on disk until it is asked for."""
+    return {
+        "edges": StoredEdges(folder, n_cells),
+        "arrays": {name: map_array(folder, name) for name in array_names(folder)},
+    }

@@ -7,6 +7,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
+from sccafm import calibration
+
 
 def make_folds(obs: pd.DataFrame, groups: str | None, n_folds: int, random_state: int) -> np.ndarray:
     """Fold of each cell; a group is in one fold, and folds hold about as many cells each."""
@@ -32,11 +34,8 @@ def fit_temperature(outputs: Tensor, y: Tensor) -> float:
 
 
 def calibration_error(probability: np.ndarray, y: np.ndarray, n_bins: int = 10) -> float:
-    """Mean distance of confidence and accuracy over ten bins of confidence, weighted by cells (Guo et al. 2017)."""
-    sure, is_right = probability.max(1), probability.argmax(1) == y
-    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
-    gaps = [abs(sure[bins == b].mean() - is_right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
-    return float(np.sum(gaps))
+    """Of each cell's surest label, over equally wide bins: see `sccafm.calibration.calibration_error`."""
+    return calibration.calibration_error(probability.max(1), probability.argmax(1) == y, n_bins, bins="wide")
 
 
 def judged(outputs: Tensor, y: Tensor, folds: np.ndarray, groups: np.ndarray | None, kind: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sccafm.nn import CausalEFMConfig, SFMConfig
-from sccafm.train.config import TrainEFM, TrainSFM
+from sccafm.train.config import RunConfig, TrainEFM, TrainSFM
 from sccafm.train.files import File
 
 HEADER = """---
@@ -20,8 +20,8 @@ tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 LIMITS = """The score ranks the edges of a cell; it is not a probability, and a missing edge is not evidence of absence. Known edges
 come from the prior network that the model was trained on: `in_prior` tells which. How it ranks edges beside simple
 methods has to be measured: `sccafm.evaluate`."""
-# Sizes stand in sfm_config.json; the rest says where a run took place.
-LEFT_OUT = ("sfm", "vgae", "data", "run", "init", "hold_out", "threads", "device", "machine")
+# Sizes stand in sfm_config.json and efm_config.json; the rest says where a run took place.
+LEFT_OUT = ("sfm", "vgae", "efm", "data", "run", "init", "hold_out", "threads", "device", "machine")
 
 
 def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence[File], bad: dict[Path, str]) -> None:
@@ -39,7 +39,6 @@ def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence
         What was trained on, and what was left out.
     """
     log = pd.read_csv(config.run / "log.csv")
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in LEFT_OUT}
     held_out = log[log["part"] == "validation"]
     last = held_out.loc[held_out["total"].idxmin()] if config.patience else held_out.iloc[-1]
     terms = ", ".join(f"{term} {last[term]:.3f}" for term in log.columns[2:])
@@ -58,7 +57,7 @@ From {begun}: {last["step"]:,} steps of {config.batches} x {config.cells} cells 
 ![Loss terms by step](curves.png)
 
 ```json
-{json.dumps(settings, indent=1, default=str)}
+{settings(config)}
 ```
 
 ## Data
@@ -70,8 +69,18 @@ From {begun}: {last["step"]:,} steps of {config.batches} x {config.cells} cells 
 {LIMITS}
 """
     (folder / "README.md").write_text(content.lstrip("\n"))
+    copy_curves(config, folder / "curves.png")
+
+
+def settings(config: RunConfig) -> str:
+    """What a card tells of the settings, as JSON."""
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in LEFT_OUT}
+    return json.dumps(kept, indent=1, default=str)
+
+
+def copy_curves(config: RunConfig, path: Path) -> None:
     if (config.run / "curves.png").exists():
-        shutil.copyfile(config.run / "curves.png", folder / "curves.png")
+        shutil.copyfile(config.run / "curves.png", path)
 
 
 def data_table(files: Sequence[File]) -> str:
@@ -117,7 +126,6 @@ def write_efm_card(
     """
     log = pd.read_csv(config.run / "log.csv")
     last = log[log["part"] == "validation"].iloc[-1]
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in (*LEFT_OUT, "efm")}
     terms = [c for c in log.columns[2:] if c not in watched]
     told = [", ".join(f"{name} {last[name]:.3f}" for name in names) for names in (terms, watched)]
     content = f"""# The embedding module
@@ -134,7 +142,7 @@ Watched for collapse there: {told[1]}.
 ![Loss terms by step](efm_curves.png)
 
 ```json
-{json.dumps(settings, indent=1, default=str)}
+{settings(config)}
 ```
 
 ## Data
@@ -146,5 +154,4 @@ Watched for collapse there: {told[1]}.
 {EFM_LIMITS}
 """
     (folder / "efm_card.md").write_text(content)
-    if (config.run / "curves.png").exists():
-        shutil.copyfile(config.run / "curves.png", folder / "efm_curves.png")
+    copy_curves(config, folder / "efm_curves.png")

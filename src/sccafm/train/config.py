@@ -1,7 +1,7 @@
 """Settings of a training run: frozen, written beside the weights, read back as they are."""
 
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -115,53 +115,45 @@ def default_vgae() -> VGAEConfig:
 
 
 @dataclass(frozen=True)
-class TrainSFM:
-    """Train a structure module on a folder of h5ad and zarr files."""
+class RunConfig:
+    """Settings of every run, whatever it trains; those without a default have one in each kind."""
 
     data: Path
     """Folder of h5ad files and zarr folders with counts, human or mouse."""
     run: Path
     """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
-    init: Path | None = None
-    """Model folder to start from, whose sizes are used instead of sfm.* and vgae.*; absent: new weights on the bundled
-    vocabulary."""
-    steps: int = 20_000
+    _: KW_ONLY
+    steps: int
     """Optimiser steps."""
-    cells: int = 4
+    cells: int
     """Cells of one step, all of one data set."""
     batches: int = 1
     """Batches whose gradients make one step, over all processes: a multiple of their number."""
-    genes: int = 1024
+    genes: int
     """Genes of one step, regulators among them."""
-    regulators: int = 256
+    regulators: int
     """Regulators of one step, at most."""
     learning_rate: float = 2e-3
-    gene_learning_rate: float = 2e-4
-    """Of the gene vectors, where sfm.freeze_loaded_gene_embeddings is off."""
     weight_decay: float = 1e-2
-    warmup: int = 200
+    warmup: int
     """Steps over which the learning rate rises; it then falls to 5 % along a cosine."""
     clip: float = 1.0
     """Greatest norm of the gradient."""
     mask_conditions: float = 0.3
     """Probability with which each condition of a cell is hidden, so that unknown ones work."""
-    thin: float = 0.5
+    thin: float
     """Probability with which a batch's counts are thinned, to a share between 0.3 and 1."""
-    neighbors: int = 20
-    """Cells like this one over which expression is averaged to say which edges are active."""
-    min_scale: float = 0.1
-    """Least scale of the likelihood in the evidence lower bound; the published one is 1e-5."""
+    neighbors: int
+    """Cells like each one that are looked for when a file is read; 0: none."""
     validation_share: float = 0.03
     """Share of each data set's cells that is never trained on."""
-    validation_batches: int = 32
+    validation_batches: int
     """Batches of held-out cells that an evaluation reads."""
-    validate_every: int = 1000
+    validate_every: int
     patience: int = 0
     """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
-    checkpoint_every: int = 500
+    checkpoint_every: int
     log_every: int = 20
-    hold_out: Path | None = None
-    """File of regulators, a symbol a line, whose prior edges training never sees: to judge what it learned beyond them."""
     seed: int = 0
     threads: int | None = None
     """CPU threads; absent: as torch chooses."""
@@ -170,65 +162,60 @@ class TrainSFM:
     """What becomes of a file that is corrupt, empty or holds no counts."""
     machine: Machine = field(default_factory=Machine)
     stream: StreamConfig = field(default_factory=StreamConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSFM(RunConfig):
+    """Train a structure module on a folder of h5ad and zarr files."""
+
+    init: Path | None = None
+    """Model folder to start from, whose sizes are used instead of sfm.* and vgae.*; absent: new weights on the bundled
+    vocabulary."""
+    steps: int = 20_000
+    cells: int = 4
+    genes: int = 1024
+    regulators: int = 256
+    gene_learning_rate: float = 2e-4
+    """Of the gene vectors, where sfm.freeze_loaded_gene_embeddings is off."""
+    warmup: int = 200
+    thin: float = 0.5
+    neighbors: int = 20
+    """Cells like this one over which expression is averaged to say which edges are active."""
+    min_scale: float = 0.1
+    """Least scale of the likelihood in the evidence lower bound; the published one is 1e-5."""
+    validation_batches: int = 32
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    hold_out: Path | None = None
+    """File of regulators, a symbol a line, whose prior edges training never sees: to judge what it learned beyond them."""
     weights: LossWeights = field(default_factory=LossWeights)
     evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     sfm: SFMConfig = field(default_factory=default_sfm)
     vgae: VGAEConfig = field(default_factory=default_vgae)
 
 
-@dataclass(frozen=True)
-class TrainEFM:
+@dataclass(frozen=True, kw_only=True)
+class TrainEFM(RunConfig):
     """Train an embedding module on a folder of h5ad and zarr files, under a structure module that stands still."""
 
-    data: Path
-    """Folder of h5ad files and zarr folders with counts, human or mouse."""
-    run: Path
-    """Folder of the run: log, checkpoint, model. A run that was stopped is taken up again."""
     sfm: Path | None = None
     """Model folder with the structure module; absent: the bundled one."""
     init: Path | None = None
     """Model folder whose embedding module to start from; absent: new weights."""
     steps: int = 600
-    """Optimiser steps."""
     cells: int = 32
     """Cells of one step, all of one data set: each is told apart from the others."""
-    batches: int = 1
-    """Batches whose gradients make one step, over all processes: a multiple of their number."""
     genes: int = 384
     """Genes of one step, regulators among them; a view shows views.genes of them."""
     regulators: int = 128
-    """Regulators of one step, at most."""
-    learning_rate: float = 2e-3
     sfm_learning_rate: float = 0.0
     """Above 0 the structure module learns too, and loses its calibration."""
-    weight_decay: float = 1e-2
     warmup: int = 100
-    """Steps over which the learning rate rises; it then falls to 5 % along a cosine."""
-    clip: float = 1.0
-    """Greatest norm of the gradient."""
-    mask_conditions: float = 0.3
-    """Probability with which each condition of a cell is hidden, so that unknown ones work."""
-    thin: float = 0.0
-    """As for the structure module; views thin counts by themselves."""
-    neighbors: int = 0
-    """No neighbours are needed."""
-    validation_share: float = 0.03
-    """Share of each data set's cells that is never trained on."""
+    thin: float = 0.0  # views thin counts by themselves
+    neighbors: int = 0  # no term asks for them
     validation_batches: int = 16
-    """Batches of held-out cells that an evaluation reads."""
     validate_every: int = 500
-    patience: int = 0
-    """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
     checkpoint_every: int = 250
-    log_every: int = 20
-    seed: int = 0
-    threads: int | None = None
-    """CPU threads; absent: as torch chooses."""
-    device: str = "auto"
-    on_bad_file: Literal["refuse", "skip"] = "refuse"
-    """What becomes of a file that is corrupt, empty or holds no counts."""
-    machine: Machine = field(default_factory=Machine)
-    stream: StreamConfig = field(default_factory=StreamConfig)
     weights: EFMWeights = field(default_factory=EFMWeights)
     views: Views = field(default_factory=Views)
     efm: CausalEFMConfig = field(default_factory=CausalEFMConfig)
@@ -249,7 +236,7 @@ def read_config(path: Path, kind: type = TrainSFM):
     parts = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.type)}
     try:
         nested = {name: type(make())(**values[name]) for name, make in parts.items() if name in values}
-        names = ("data", "run", "init", "hold_out") + (("sfm",) if kind is TrainEFM else ())
+        names = [f.name for f in fields(kind) if f.type in (Path, Path | None)]
         paths = {name: Path(values[name]) for name in names if values.get(name) is not None}
         return kind(**values | nested | paths)
     except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sccafm.batch import Tokens
 from sccafm.lexicon import Lexicon
 from sccafm.tokenizer import tokenize
-from sccafm.train.config import TrainEFM, TrainSFM
+from sccafm.train.config import RunConfig
 from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
 from sccafm.train.programmes import fit_programmes
 from sccafm.train.stream import Memory, Stream
@@ -52,7 +52,8 @@ class Corpus:
     progress
         Show a bar while files are read.
     for_edges
-        Make the profiles and programmes that the structure module is taught by; the embedding module needs none.
+        Make the profiles and programmes that the structure module is taught by, from a `TrainSFM`; the embedding module
+        needs none.
     rank, world, barrier
         Of several processes, which survey the files together.
 
@@ -66,7 +67,7 @@ class Corpus:
 
     def __init__(
         self,
-        config: TrainSFM,
+        config: RunConfig,
         lexicon: Lexicon,
         progress: bool = True,
         for_edges: bool = True,
@@ -100,13 +101,19 @@ class Corpus:
 
     def train_batch(self, number: int) -> Batch:
         """The micro-batch `number`, counted over all steps and processes."""
-        rng = np.random.default_rng([self.config.seed, number])
-        return self._draw(rng, self.source.pick(rng, number), "train")
+        return self._draw(*self.pick("train", number, self.config.seed), "train")
 
     def validation_batch(self, number: int) -> Batch:
         """The same held-out cells each time."""
-        rng = np.random.default_rng([self.config.seed + VALIDATION, number])
-        return self._draw(rng, self.source.pick_held_out(rng), "validation")
+        return self._draw(*self.pick("validation", number, self.config.seed), "validation")
+
+    def pick(self, part: str, number: int, seed: int) -> tuple[np.random.Generator, DataSet]:
+        """Where a batch of training or held-out cells is drawn from, and what draws it."""
+        if part == "train":
+            rng = np.random.default_rng([seed, number])
+            return rng, self.source.pick(rng, number)
+        rng = np.random.default_rng([seed + VALIDATION, number])
+        return rng, self.source.pick_held_out(rng)
 
     def samples(self):
         """Cells of each file in turn: all of them where they are in memory, else a window."""
@@ -125,7 +132,7 @@ class Corpus:
 
 
 def draw_tokens(
-    rng: np.random.Generator, dataset: DataSet, part: str, config: TrainSFM | TrainEFM
+    rng: np.random.Generator, dataset: DataSet, part: str, config: RunConfig
 ) -> tuple[Tokens, np.ndarray, np.ndarray]:
     """Cells of one step with some of their genes: tokens, and the positions of cells and genes in the data set."""
     pool = getattr(dataset, part)
@@ -170,7 +177,7 @@ def usual_levels(files: list[File], vocab_size: int) -> dict[str, np.ndarray]:
     return usual
 
 
-def draw_genes(rng: np.random.Generator, dataset: DataSet, may_regulate: np.ndarray, config: TrainSFM) -> np.ndarray:
+def draw_genes(rng: np.random.Generator, dataset: DataSet, may_regulate: np.ndarray, config: RunConfig) -> np.ndarray:
     """Positions among the known genes: up to `regulators` regulators, filled up with targets, in file order."""
     acting = np.flatnonzero(may_regulate)
     acting = rng.choice(acting, min(config.regulators, len(acting)), replace=False)

@@ -1,6 +1,5 @@
 """What trains an embedding module: views and contrasts of a batch under a structure module that stands still."""
 
-import copy
 import dataclasses
 import shutil
 import warnings
@@ -31,10 +30,8 @@ from sccafm.pretrained import (
 from sccafm.train.card import write_efm_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainEFM
-from sccafm.train.corpus import VALIDATION, Corpus, draw_tokens
-from sccafm.train.engine import Engine
-from sccafm.train.machine import connect, disconnect
-from sccafm.train.sfm import check_run, warn_ignored
+from sccafm.train.corpus import Corpus, draw_tokens
+from sccafm.train.run import Kind, train, warn_ignored
 
 
 @dataclass(frozen=True)
@@ -55,15 +52,14 @@ class Draw:
         self.corpus, self.config = corpus, config
 
     def train_batch(self, number: int) -> Cells:
-        rng = np.random.default_rng([self.config.seed, number])
-        return self._draw(rng, self.corpus.source.pick(rng, number), "train")
+        return self._draw("train", number)
 
     def validation_batch(self, number: int) -> Cells:
         """The same held-out cells each time."""
-        rng = np.random.default_rng([self.config.seed + VALIDATION, number])
-        return self._draw(rng, self.corpus.source.pick_held_out(rng), "validation")
+        return self._draw("validation", number)
 
-    def _draw(self, rng: np.random.Generator, dataset, part: str) -> Cells:
+    def _draw(self, part: str, number: int) -> Cells:
+        rng, dataset = self.corpus.pick(part, number, self.config.seed)
         return Cells(draw_tokens(rng, dataset, part, self.config)[0], dataset.name)
 
 
@@ -138,39 +134,13 @@ def train_efm(config: TrainEFM, progress: bool = True) -> Path:
     FloatingPointError
         A loss is not finite: step, term and file are named.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    fabric = connect(config.machine, config.device, config.batches, lambda objective: objective.task.parts())
-    try:
-        return run(fabric, config, progress)
-    finally:
-        disconnect()
+    return train(config, EMBEDDING, progress)
 
 
-def run(fabric, config: TrainEFM, progress: bool) -> Path:
-    """What `train_efm` does, in one of the processes."""
-    config.run.mkdir(parents=True, exist_ok=True)
-    if fabric.is_global_zero:
-        check_run(config)
-    fabric.barrier()
+def release(config: TrainEFM) -> tuple[dict[str, Path], Lexicon]:
+    """The model folder with the structure module."""
     files = find_files(find_release(config.sfm, None, False))
-    lexicon = read_lexicon(files)
-    ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
-    corpus = Corpus(config, lexicon, progress, for_edges=False, **ranks)
-    engine = None
-    try:
-        networks = build(config, files, lexicon, corpus)
-        kept = copy.deepcopy(networks) if fabric.is_global_zero else None
-        engine = Engine(fabric, config, EFMTrainer(config, *networks), Draw(corpus, config), config.run, progress)
-        trained = engine.fit()
-    finally:
-        corpus.close()
-        if engine is not None:
-            engine.close()
-    if fabric.is_global_zero:
-        write_model(kept, config, files, trained, corpus)
-    fabric.barrier()
-    return config.run / "model"
+    return files, read_lexicon(files)
 
 
 def build(config: TrainEFM, files: dict[str, Path], lexicon: Lexicon, corpus: Corpus) -> tuple[SFM, CausalEFM]:
@@ -199,6 +169,13 @@ def begun(config: TrainEFM, sizes: tuple[int, int]) -> CausalEFM:
     return efm
 
 
+def teach(
+    config: TrainEFM, networks: tuple[SFM, CausalEFM], lexicon: Lexicon, corpus: Corpus
+) -> tuple[EFMTrainer, Draw]:
+    """Losses and batches; the lexicon has no say in them."""
+    return EFMTrainer(config, *networks), Draw(corpus, config)
+
+
 def write_model(
     networks: tuple[SFM, CausalEFM], config: TrainEFM, files: dict[str, Path], trained: Path, corpus: Corpus
 ) -> None:
@@ -217,3 +194,6 @@ def write_model(
                 shutil.copyfile(files[name], folder / flat_name(name))
     save_efm(folder / "models", efm)
     write_efm_card(folder / "models", config, efm.config, corpus.files, WATCHED)
+
+
+EMBEDDING = Kind(release, build, teach, write_model, for_edges=False)

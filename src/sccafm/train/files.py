@@ -28,7 +28,7 @@ from sccafm.lexicon import Lexicon
 from sccafm.preprocess import TARGET_SUM, csr_block, variable_genes
 from sccafm.reading import Reading, read
 from sccafm.store import write_whole
-from sccafm.train.config import TrainSFM
+from sccafm.train.config import RunConfig
 
 SUFFIXES = (".h5ad", ".zarr")
 SURVEY_VERSION = 1  # raise it when a survey means something else than before
@@ -137,7 +137,7 @@ def on_disk_adata(group) -> ad.AnnData:
     )
 
 
-def survey_file(path: Path, config: TrainSFM, lexicon: Lexicon) -> File:
+def survey_file(path: Path, config: RunConfig, lexicon: Lexicon) -> File:
     """Read everything once, block by block.
 
     Raises
@@ -155,7 +155,7 @@ def survey_file(path: Path, config: TrainSFM, lexicon: Lexicon) -> File:
         raise ValueError(f"{path}: {told}") from error
 
 
-def summarise(path: Path, reading: Reading, config: TrainSFM, lexicon: Lexicon) -> File:
+def summarise(path: Path, reading: Reading, config: RunConfig, lexicon: Lexicon) -> File:
     if reading.matrix.kind != "counts":
         raise ValueError(f"it holds {reading.matrix.kind} values; training needs counts in X, layers['counts'] or raw")
     survey = reading.matrix.survey()
@@ -197,7 +197,7 @@ def read_binding(reading: Reading, lexicon: Lexicon) -> np.ndarray:
     return reading.is_tf & np.array([str(symbol).upper() in binding for symbol in reading.symbols])
 
 
-def load(file: File, config: TrainSFM, chosen: Sequence[np.ndarray] | None = None) -> DataSet:
+def load(file: File, config: RunConfig, chosen: Sequence[np.ndarray] | None = None) -> DataSet:
     """Bring cells of a file into memory.
 
     Parameters
@@ -242,7 +242,7 @@ def per_ten_thousand(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.diags(TARGET_SUM / totals) @ counts
 
 
-def nearest(counts: sparse.csr_matrix, variable: np.ndarray, config: TrainSFM) -> np.ndarray:
+def nearest(counts: sparse.csr_matrix, variable: np.ndarray, config: RunConfig) -> np.ndarray:
     """Nearest cells by principal components of the variable genes: cells x k, itself first."""
     if config.neighbors <= 1:
         return np.arange(counts.shape[0], dtype=np.int32)[:, None]
@@ -255,7 +255,7 @@ def nearest(counts: sparse.csr_matrix, variable: np.ndarray, config: TrainSFM) -
 
 def survey_files(
     paths: Sequence[Path],
-    config: TrainSFM,
+    config: RunConfig,
     lexicon: Lexicon,
     *,
     rank: int = 0,
@@ -306,7 +306,7 @@ def refuse_or_skip(bad: dict[Path, str], n_good: int, on_bad_file: str) -> None:
     warnings.warn(f"{len(bad)} of {len(bad) + n_good} files are skipped:\n{told}", stacklevel=3)
 
 
-def fingerprint(path: Path, config: TrainSFM, lexicon: Lexicon) -> str:
+def fingerprint(path: Path, config: RunConfig, lexicon: Lexicon) -> str:
     """Changes when the file, or what a survey depends on, changes."""
     parts = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
     stats = [part.stat() for part in parts]

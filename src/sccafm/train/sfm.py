@@ -1,9 +1,7 @@
-"""What trains a structure module: networks, prior and losses of a batch, and the run from a folder of files to a model."""
+"""What trains a structure module: networks, prior and losses of a batch, and what its run has of its own."""
 
 import copy
 import dataclasses
-import json
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,18 +15,15 @@ from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
 from sccafm.pretrained import copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
-from sccafm.store import write_whole
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
-from sccafm.train.config import TrainEFM, TrainSFM, default_sfm, default_vgae, read_config
+from sccafm.train.config import TrainSFM, default_sfm, default_vgae
 from sccafm.train.corpus import Batch, Corpus
-from sccafm.train.engine import CHECKPOINT, Engine
 from sccafm.train.evidence import Evidence
-from sccafm.train.machine import connect, disconnect
+from sccafm.train.run import Kind, train, warn_ignored
 from sccafm.train.vectors import gene_vectors
 
 TABLES = ("vocab", "cond_dict")  # what a release must hold to train on its vocabulary
-FREE = ("steps", "threads", "device", "machine", "checkpoint_every", "patience", "run")  # may change within a run
 
 
 class Trainer(nn.Module):
@@ -159,62 +154,16 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     FloatingPointError
         A loss is not finite: step, term and file are named.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    fabric = connect(config.machine, config.device, config.batches, lambda objective: objective.task.parts())
-    try:
-        return run(fabric, config, progress)
-    finally:
-        disconnect()
+    return train(config, STRUCTURE, progress)
 
 
-def run(fabric, config: TrainSFM, progress: bool) -> Path:
-    """What `train_sfm` does, in one of the processes."""
-    config.run.mkdir(parents=True, exist_ok=True)
-    if fabric.is_global_zero:
-        check_run(config)
-    fabric.barrier()
+def release(config: TrainSFM) -> tuple[dict[str, Path], Lexicon]:
+    """The model folder to start from, or the bundled one for its tables."""
     files = find_files(find_release(config.init, None, False), required=TABLES)
     lexicon = read_lexicon(files)
     if config.hold_out is not None:
         lexicon = lexicon.without(config.hold_out.read_text().split())
-    ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
-    corpus = Corpus(config, lexicon, progress, **ranks)
-    engine = None
-    try:
-        evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
-        networks = build(config, files, lexicon, corpus)
-        kept = copy.deepcopy(networks) if fabric.is_global_zero else None
-        engine = Engine(fabric, config, Trainer(config, *networks, evidence), corpus, config.run, progress)
-        trained = engine.fit()
-    finally:
-        corpus.close()
-        if engine is not None:
-            engine.close()
-    if fabric.is_global_zero:
-        write_model(kept, config, files, trained, corpus)
-    fabric.barrier()
-    return config.run / "model"
-
-
-def check_run(config: TrainSFM | TrainEFM) -> None:
-    """A run folder belongs to one configuration; what is in `FREE` may change, at the price of other bits."""
-    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    path = config.run / "config.json"
-    if path.exists() and (config.run / CHECKPOINT).exists():  # before the first checkpoint nothing was trained
-        found = json.loads(json.dumps(dataclasses.asdict(read_config(path, type(config))), default=str))
-        differing = [k for k, v in settings.items() if k not in FREE and found[k] != v]
-        if differing:
-            raise ValueError(
-                f"{config.run} belongs to another configuration (it differs in {differing}); choose a new folder"
-            )
-        if found["steps"] != settings["steps"]:
-            warnings.warn(
-                f"{config.run} was begun for {found['steps']:,} steps and goes on to {settings['steps']:,}: the learning "
-                "rate follows the new cosine from here, so that the model is not that of an unbroken run",
-                stacklevel=4,
-            )
-    write_whole(path, lambda p: p.write_text(json.dumps(settings, indent=2) + "\n"))
+    return files, lexicon
 
 
 def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Corpus) -> tuple[SFM, VGAE]:
@@ -239,25 +188,22 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
     return sfm, VGAE(config.vgae)
 
 
-def warn_ignored(section: str, asked, loaded, default) -> None:
-    """Say which settings have no effect because the network comes from a model folder."""
-    asked, loaded, default = (dataclasses.asdict(config) for config in (asked, loaded, default))
-    ignored = [key for key in asked if asked[key] not in (loaded[key], default[key])]
-    if ignored:
-        told = ", ".join(f"{section}.{key}={asked[key]!r} (the model has {loaded[key]!r})" for key in ignored)
-        warnings.warn(f"with init the network comes from the model folder; without effect: {told}", stacklevel=5)
+def teach(config: TrainSFM, networks: tuple[SFM, VGAE], lexicon: Lexicon, corpus: Corpus) -> tuple[Trainer, Corpus]:
+    """Losses, with the evidence of this corpus, and its batches."""
+    evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
+    return Trainer(config, *networks, evidence), corpus
 
 
 def write_model(
     networks: tuple[SFM, VGAE], config: TrainSFM, files: dict[str, Path], trained: Path, corpus: Corpus
 ) -> None:
-    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on.
-
-    `networks` are whole ones on the CPU: those that trained may be spread over processes.
-    """
+    """The trained model as a folder that `sccafm.load` reads, with its card and the tables it was trained on."""
     folder = config.run / "model"
     for name, network in zip(("sfm.", "vgae."), networks, strict=True):
         network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
     save_sfm(folder / "models", *networks)
     write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)
+
+
+STRUCTURE = Kind(release, build, teach, write_model, for_edges=True)

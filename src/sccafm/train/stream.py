@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
-from sccafm.train.config import TrainSFM
+from sccafm.train.config import RunConfig
 from sccafm.train.files import DataSet, File, load
 from sccafm.train.machine import is_first
 
@@ -26,7 +26,7 @@ PLAN, BLOCKS = 2_000_003, 3_000_017  # added to the seed: of the order of window
 class Memory:
     """All files in memory, each a data set; the parameters are those of `Stream`."""
 
-    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
+    def __init__(self, files: list[File], config: RunConfig, share: np.ndarray):
         bar = tqdm(
             files, desc="reading", unit="file", disable=None if is_first() else True
         )  # None: on a terminal alone
@@ -70,7 +70,7 @@ class Stream:
         How often each file's windows come, one number a file; they sum to 1.
     """
 
-    def __init__(self, files: list[File], config: TrainSFM, share: np.ndarray):
+    def __init__(self, files: list[File], config: RunConfig, share: np.ndarray):
         self.files, self.config, self.share = files, config, share
         self.stride = max(1, config.stream.window // config.cells)  # steps until the oldest window goes
         self.lanes = [Lane(np.random.default_rng([config.seed + PLAN, lane])) for lane in range(config.batches)]
