@@ -188,6 +188,8 @@ class TrainSFM(RunConfig):
     checkpoint_every: int = 500
     hold_out: Path | None = None
     """File of regulators, a symbol a line, whose prior edges training never sees: to judge what it learned beyond them."""
+    gene_vectors: Literal["known", "random"] = "known"
+    """"known": new weights start from what is known of the genes; "random": from chance, for ablations."""
     weights: LossWeights = field(default_factory=LossWeights)
     evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     sfm: SFMConfig = field(default_factory=default_sfm)

@@ -184,6 +184,8 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
             f"{files['vocab_tensors']} holds vectors of width {function.shape[1]}, the model has embed_dim "
             f"{config.sfm.embed_dim}; they must agree"
         )
+    if config.gene_vectors == "random":
+        vectors = torch.randn(vectors.shape)
     sfm.embedding.gene_embedding.weight.data.copy_(vectors)
     return sfm, VGAE(config.vgae)
 
