@@ -1,14 +1,18 @@
 """The accuracy page is written whole from a quick run on real cells, and says where the model loses; parts of the others."""
 
+import dataclasses
 import importlib
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from sccafm.train import LossWeights, TrainSFM
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/accuracy.py"
 
@@ -47,3 +51,42 @@ def test_overlap_of_the_strongest_edges_equals_a_plain_loop(monkeypatch):
     assert cells.top_edges(one) == plain(one)
     assert cells.overlap(one, two) == len(plain(one) & plain(two)) / len(plain(one) | plain(two))
     assert cells.overlap(one, one * 3) == 1
+
+
+def test_every_loss_term_has_an_ablation(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    designs = importlib.import_module("ablations").designs()
+    assert {f"without {f.name}" for f in dataclasses.fields(LossWeights)} < set(designs)
+    assert designs["without dag"] == {"weights": {"dag": 0.0}} and designs["everything"] == {}
+    named = {f.name for f in dataclasses.fields(TrainSFM)}
+    assert all(set(changes) <= named for changes in designs.values())
+
+
+def test_a_response_along_the_graph_is_found_where_it_is_one(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    embedding = importlib.import_module("embedding")
+    rng = np.random.default_rng(0)
+    genes = [f"g{i}" for i in range(40)]
+    scores = pd.DataFrame(rng.gamma(1.0, 0.01, (6, 40)), list("abcdef"), genes)
+    edges = embedding.departure(scores, pd.Index(list("abcdefx")), pd.Index([*genes, "unread"]))
+    assert (edges["unread"] == 0).all() and (edges.loc["x"] == 0).all()
+    assert abs(edges.drop(columns="unread").drop(index="x").to_numpy().mean()) < 1e-9
+    shift = 0.3 * edges.drop(index="x") + rng.normal(size=41)
+    guess = embedding.along_graph(edges, shift.drop(index="a"), "a")
+    usual = shift.drop(index="a").mean()
+    own = (shift.loc["a"] - usual).to_numpy()
+    assert np.corrcoef(guess - usual, own)[0, 1] > 0.99
+    np.testing.assert_allclose(embedding.along_graph(edges, shift, "x"), shift.mean())
+
+
+def test_the_card_says_what_was_fitted_to_the_weights_beside_it(tmp_path, monkeypatch):
+    """The committed card is what its script writes from the committed files."""
+    root = SCRIPT.parents[1]
+    monkeypatch.syspath_prepend(root / "scripts")
+    write_model_card = importlib.import_module("write_model_card")
+    for name in ("README.md", "sfm_model.safetensors", "calibration.json", "contexts.json"):
+        shutil.copyfile(root / "models" / name, tmp_path / name)
+    write_model_card.renew_fitted(tmp_path / "README.md")
+    written = (root / "models/README.md").read_text()
+    assert (tmp_path / "README.md").read_text() == written
+    assert "Factors matched one to one" in written and "base_rate" not in written
