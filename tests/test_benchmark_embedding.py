@@ -37,10 +37,12 @@ def test_direction_is_that_of_the_heads(script):
 
 
 def test_verdicts_name_what_is_behind_ahead_and_neither(script):
-    mean = pd.DataFrame({"m": [0.5, 0.3, 0.52, 0.9]}, ["causal", "a", "b", "c"])
-    spread = pd.DataFrame({"m": [0.05] * 4}, mean.index)
-    told = script["ablation_verdicts"](mean, spread, ["m"])
-    assert told == ["- m: causal is ahead of a; within the spread of b; behind c."]
+    mean = {"causal": 0.5, "a": 0.3, "b": 0.52, "c": 0.9}
+    rows = [{"design": d, "seed": seed, "m": m + (seed - 1) * 0.05} for d, m in mean.items() for seed in range(3)]
+    told, _, gaps = script["ablation_verdicts"](pd.DataFrame(rows), ["m"])
+    assert told == "- m: causal is ahead of a; within the spread of b; behind c."
+    assert "| a | +0.200 ± 0.000 |" in gaps  # all designs of a seed move together: nothing is left of the spread
+    assert "| c | -0.400 ± 0.000 |" in gaps
 
 
 def test_the_page_shows_every_part_that_was_run_and_no_other(script):
