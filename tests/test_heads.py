@@ -1,12 +1,17 @@
-"""Heads: three worked examples, honest folds, calibrated probabilities, folders, doors."""
+"""Heads: three worked examples, honest folds, calibrated probabilities, folders, doors; frozen and unfrozen."""
+
+import dataclasses
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from making import GENES, random_causal_efm, random_efm
+from scipy import sparse
 from torch.nn import functional as F
 
+import sccafm
 from sccafm import tl
 from sccafm.tl.scores import calibration_error, fit_temperature, make_folds
 
@@ -195,3 +200,192 @@ def test_doors_of_predicting(tmp_path):
         tl.predict(holes, head)
     with pytest.raises(FileNotFoundError, match="holds no head: it has no head.json"):
         tl.predict(adata, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ours(tiny_model):
+    return dataclasses.replace(tiny_model, efm=random_causal_efm(tiny_model.vocabulary.size))
+
+
+LONG = tl.Unfreeze(epochs=16, learning_rate=1e-2, thin_from=1.0)
+QUICK = tl.Unfreeze(epochs=1, learning_rate=1e-2)
+
+
+def stimulated(n=96, high=4.0, low=0.4) -> ad.AnnData:
+    """Counts in which a stimulus exchanges the levels of two pairs of genes; six donors."""
+    rng = np.random.default_rng(1)
+    rate = rng.gamma(0.6, 2.0, 60) * rng.gamma(4.0, 0.25, (n, 1)) + 0.3
+    label = rng.integers(2, size=n)
+    rate[:, 20:24] = np.where(label[:, None] == 1, [high, high, low, low], [low, low, high, high])
+    obs = pd.DataFrame(
+        {
+            "stimulus": np.where(label == 1, "stimulated", "control"),
+            "dose": label * 2.0 + 1,
+            "donor": [f"d{i % 6}" for i in range(n)],
+            "organism": "human",
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+    return ad.AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)), obs, pd.DataFrame(index=GENES.split()))
+
+
+def unfrozen(adata, model, target="stimulus", unfreeze=QUICK, **settings):
+    settings = {"groups": "donor", "n_folds": 2} | settings
+    return tl.fit_head(adata, target, unfreeze=unfreeze, model=model, progress=False, **settings)
+
+
+def test_unfreezing_reaches_what_frozen_vectors_hide(ours):
+    adata = stimulated()
+    sccafm.embed(adata, ours, progress=False)
+    frozen, tuned = (
+        head.scores.iloc[-1]["accuracy"]
+        for head in (
+            tl.fit_head(adata, "stimulus", groups="donor", n_folds=3),
+            unfrozen(adata, ours, unfreeze=LONG, n_folds=3),
+        )
+    )
+    assert frozen < 0.75
+    assert tuned > frozen + 0.1
+
+
+def test_unfreezing_changes_a_copy_and_repeats(ours):
+    before = {name: tensor.clone() for name, tensor in ours.efm.state_dict().items()}
+    torch.manual_seed(3)
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    adata = stimulated(40)
+    one = unfrozen(adata, ours)
+    assert torch.equal(drawn, torch.rand(1))
+    two = unfrozen(adata, ours)
+    pd.testing.assert_frame_equal(one.held_out, two.held_out, check_exact=True)
+    assert one.embedding_hash == two.embedding_hash
+    for name, tensor in ours.efm.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert all(not p.requires_grad for p in one.tuned.efm.parameters())
+    assert not torch.equal(one.tuned.efm.gene_shift.weight, before["gene_shift.weight"])
+    assert one.embedding_hash != unfrozen(adata, ours, random_state=1).embedding_hash
+    assert not adata.obsm
+
+
+def test_what_is_held_out_has_no_say(ours):
+    """Other labels in a donor change neither what is said of it nor the network that says it, while it is held out."""
+    adata = stimulated(48)
+    other = adata.copy()
+    flipped = (other.obs["donor"] == "d0").to_numpy()
+    other.obs.loc[flipped, "stimulus"] = other.obs.loc[flipped, "stimulus"].map(
+        {"control": "stimulated", "stimulated": "control"}
+    )
+    raw = [np.log(unfrozen(a, ours, n_folds=6).held_out[flipped].to_numpy()) for a in (adata, other)]
+    margins = [x[:, 0] - x[:, 1] for x in raw]  # logits over a temperature, which all held-out cells decide together
+    ratio = margins[0] / margins[1]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "network"), [("stimulus", "classify", "mlp"), ("dose", "regress", "linear")]
+)
+def test_an_unfrozen_head_comes_back_from_a_folder(ours, tmp_path, target, kind, network):
+    adata = stimulated(40)
+    head = unfrozen(adata, ours, target, kind=kind, network=network)
+    folder = head.write(tmp_path / "head")
+    expected = tl.predict(adata, head, model=ours, progress=False)
+    pd.testing.assert_frame_equal(
+        tl.predict(adata, folder, model=ours, progress=False, copy=True), expected, check_exact=True
+    )
+    found = tl.read_head(folder)
+    assert (found.settings, found.embedding_hash) == (head.settings, head.embedding_hash)
+    assert found.tuned.unfreeze == QUICK
+    assert found.tuned.symbols == tuple(GENES.split())
+    assert "on 60 genes, embedding module unfrozen for 1 epochs: over 2 folds of donor" in repr(found)
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
+    assert f"{target}_predicted" in adata.obs
+
+
+def test_a_cell_is_predicted_alike_in_any_company(ours):
+    """Other cells, another order of genes, other names for them: the answer has the same bits."""
+    adata = stimulated(40)
+    head = unfrozen(adata, ours)
+    expected = tl.predict(adata, head, model=ours, progress=False, copy=True)
+    few = adata[[7, 3, 31]].copy()
+    few.var_names = [ours.vocabulary.gene_id(token) for token in head.tuned.gene_ids]
+    few = few[:, ::-1].copy()
+    found = tl.predict(few, head, model=ours, progress=False, batch_size=2)
+    pd.testing.assert_frame_equal(found, expected.iloc[[7, 3, 31]], check_exact=True)
+
+
+def test_networks_that_are_there_already_give_the_same_head(ours, tmp_path):
+    adata = stimulated(40)
+    adata.obs.loc[adata.obs_names[:5], "stimulus"] = np.nan
+    store = tmp_path / "grn"
+    grn = sccafm.infer_grn(adata.copy(), ours, keep_factors=True, null_cells=0, progress=False, store=store)
+    expected = unfrozen(adata, ours)
+    assert len(expected.held_out) == 35
+    assert unfrozen(adata, ours, grn=grn).embedding_hash == expected.embedding_hash
+
+
+def test_the_structure_module_is_asked_once_a_cell(ours, monkeypatch):
+    asked, forward = [], type(ours.sfm).forward
+
+    def watched(module, tokens):
+        asked.append(len(tokens))
+        return forward(module, tokens)
+
+    monkeypatch.setattr(type(ours.sfm), "forward", watched)
+    unfrozen(stimulated(40), ours)
+    assert sum(asked) == 40
+
+
+def test_genes_that_are_absent_are_told(ours):
+    adata = stimulated(40)
+    head = unfrozen(adata, ours)
+    with pytest.warns(UserWarning, match="1 of the 60 genes that the head was fitted on are not in the data, .*: IL32"):
+        tl.predict(adata[:, :-1].copy(), head, model=ours, progress=False)
+    with pytest.raises(
+        ValueError, match="fitted on 60 genes, .* here are 20 and 18 of these, without .* Pass the whole"
+    ):
+        tl.predict(adata[:, :20].copy(), head, model=ours, progress=False)
+
+
+UNFROZEN_DOORS = [
+    ({"unfreeze": "soon"}, ValueError, 'unfreeze must be a text such as "5 epochs", or an sccafm.tl.Unfreeze; got'),
+    ({"unfreeze": "3 minutes"}, ValueError, 'unfreeze must be a text such as "5 epochs"'),
+    ({"unfreeze": "0 epochs"}, ValueError, "Unfreeze needs epochs above 0, got 0.0"),
+    ({"batch_size": 0}, ValueError, 'batch_size must be "auto" or a positive whole number, got 0'),
+    ({"layer": "raw"}, KeyError, "no layer 'raw'"),
+    ({"grn": 3}, TypeError, "grn must be what sccafm.infer_grn or sccafm.read_grn returned, got int"),
+    ({"groups": "plate"}, KeyError, "groups='plate' is no column of obs"),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "told"), UNFROZEN_DOORS)
+def test_doors_of_unfreezing(ours, settings, error, told):
+    with pytest.raises(error, match=told):
+        unfrozen(stimulated(20), ours, **settings)
+
+
+def test_doors_of_models(ours, tiny_model):
+    adata = stimulated(20)
+    with pytest.raises(
+        ValueError, match="the model from tiny has no embedding module to unfreeze; use the bundled one"
+    ):
+        unfrozen(adata, tiny_model)
+    published = random_efm(tiny_model.vocabulary.size, tiny_model.conditions.size)
+    with pytest.raises(ValueError, match="the published embedding module cannot be unfrozen; load a model"):
+        unfrozen(adata, dataclasses.replace(tiny_model, efm=published))
+    head = unfrozen(adata, ours)
+    other = dataclasses.replace(ours, weights_hash="1" * 64, source="elsewhere")
+    with pytest.raises(ValueError, match="structure module 0000000000000000 of the model from tiny, .* model='tiny'"):
+        tl.predict(adata, head, model=other, progress=False)
+    with pytest.raises(FloatingPointError, match="unfreeze= met a loss of nan; lower its learning_rate"):
+        unfrozen(adata, ours, unfreeze=tl.Unfreeze(3, learning_rate=1e30))
+
+
+def test_settings_without_effect_warn(ours):
+    adata = cells(60)
+    with pytest.warns(UserWarning, match="genes= has no effect without unfreeze="):
+        head = tl.fit_head(adata, "cell_type", genes=["SPI1"])
+    with pytest.warns(UserWarning, match="layer= has no effect on this head, which reads vectors"):
+        tl.predict(adata, head, layer="counts")
+    with pytest.warns(UserWarning, match="use_rep= has no effect with unfreeze=, which reads expression"):
+        unfrozen(stimulated(20), ours, use_rep="X_pca")

@@ -292,15 +292,31 @@ def pass_cells(efm, tokens: Tokens, factors: Factors) -> tuple[Tensor, Tensor]:
 
 def stored_factors(grn: GRN, reading: Reading, start: int, stop: int) -> Factors:
     """What the structure module said of some cells when their networks were inferred."""
-    size = grn.sums["u"].shape[1]
+    return unpacked_factors(grn.arrays, slice(start, stop), reading.is_tf, grn.sums["u"].shape[1])
+
+
+def unpacked_factors(
+    arrays: Mapping[str, np.ndarray], cells: slice | np.ndarray, is_tf: np.ndarray, size: int
+) -> Factors:
+    """Factors of some cells from what is kept of them.
+
+    Parameters
+    ----------
+    arrays
+        u_index, u_value, v_index, v_value (`grn.pack_factors`) and summary, a row per cell.
+    cells
+        Rows of the arrays.
+    is_tf
+        G bool: u is kept of regulators alone.
+    size
+        Number of factors, M.
+    """
     u, v = (
-        unpack_factors(np.asarray(grn.arrays[f"{n}_index"][start:stop]), np.asarray(grn.arrays[f"{n}_value"][start:stop]), size)
-        for n in "uv"
+        unpack_factors(np.asarray(arrays[f"{n}_index"][cells]), np.asarray(arrays[f"{n}_value"][cells]), size) for n in "uv"
     )  # fmt: skip
-    whole = np.zeros((stop - start, len(reading.names), size), dtype=u.dtype)
-    whole[:, reading.is_tf] = u
-    summary = torch.from_numpy(np.array(grn.arrays["summary"][start:stop]))
-    return Factors(torch.from_numpy(whole), torch.from_numpy(v), summary)
+    whole = np.zeros((len(u), len(is_tf), size), dtype=u.dtype)
+    whole[:, is_tf] = u
+    return Factors(torch.from_numpy(whole), torch.from_numpy(v), torch.from_numpy(np.array(arrays["summary"][cells])))
 
 
 def check_grn(adata, grn: GRN | None, model: Model, genes: Sequence[str] | None) -> None:

@@ -1,0 +1,137 @@
+"""Cells as an embedding module reads them: expression, and the factors that the structure module finds in each."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sccafm.adaptation import read_rows
+from sccafm.batch import Factors, Tokens
+from sccafm.embedding import unpacked_factors
+from sccafm.grn import GRN, pack_factors
+from sccafm.inference import factors_of
+from sccafm.nn import CausalEFM
+from sccafm.preprocess import blocks
+from sccafm.pretrained import Model
+from sccafm.reading import Reading, listing
+from sccafm.tokenizer import tokenize
+
+LEAST_GENES = 0.5  # of the genes a head was fitted on; with fewer the cells are others than it knows
+
+
+class Cells:
+    """Cells in memory, each with its factors: the structure module is asked once, however often a cell is looked at.
+
+    Factors take about half a megabyte a cell at 2,250 genes; those of `grn` stay where they are, on disk if it was stored.
+
+    Parameters
+    ----------
+    model, reading
+        Networks and data.
+    where
+        Positions of the cells in the data, ascending.
+    grn
+        Networks of all cells of the data, with factors.
+    batch_size
+        Cells of one pass.
+    progress
+        Show a bar.
+    """
+
+    def __init__(
+        self, model: Model, reading: Reading, where: np.ndarray, grn: GRN | None, batch_size: int, progress: bool
+    ):
+        self.reading, self.device, self.conditions = reading, model.device, reading.conditions[where]
+        self.values = read_rows(reading, where)
+        self.size = model.sfm.config.num_factors
+        self.rows = np.arange(len(where)) if grn is None else where  # of the arrays
+        self.arrays = self._ask(model, batch_size, progress) if grn is None else grn.arrays
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def tokens(self, cells: np.ndarray) -> Tokens:
+        reading = self.reading
+        return tokenize(self.values[cells].toarray(), reading.gene_ids, reading.is_tf, self.conditions[cells])
+
+    def factors(self, cells: np.ndarray) -> Factors:
+        return unpacked_factors(self.arrays, self.rows[cells], self.reading.is_tf, self.size)
+
+    @torch.inference_mode()
+    def vectors(self, efm: CausalEFM, cells: np.ndarray | None = None) -> Tensor:
+        """Of all cells or some: C D, on the CPU."""
+        cells = np.arange(len(self)) if cells is None else cells
+        parts = [cells[start:stop] for start, stop in blocks(len(cells), pass_length(self.device))]
+        found = [efm(self.tokens(p).to(self.device), self.factors(p).to(self.device)).cells for p in parts]
+        return torch.cat(found).float().cpu()
+
+    def _ask(self, model: Model, batch_size: int, progress: bool) -> dict[str, np.ndarray]:
+        width = min(model.sfm.config.topk or self.size, self.size)
+        parts = []
+        with tqdm(total=len(self), desc="sccafm networks", unit="cell", disable=not progress) as bar:
+            for start, stop in blocks(len(self), batch_size):
+                u, v, _, summary = factors_of(model.sfm, self.tokens(np.arange(start, stop)), self.reading.is_tf)
+                packed = {"summary": summary.cpu().numpy()}
+                for name, dense in (("u", u), ("v", v)):
+                    packed[f"{name}_index"], packed[f"{name}_value"] = pack_factors(dense.cpu().numpy(), width)
+                parts.append(packed)
+                bar.update(stop - start)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def pass_length(device: torch.device) -> int:
+    """On a CPU cells are passed one at a time, so that a cell's answer has the same bits whatever stands beside it."""
+    return 1 if device.type == "cpu" else 32
+
+
+@torch.inference_mode()
+def embed_cells(model: Model, efm: CausalEFM, reading: Reading, batch_size: int, progress: bool) -> np.ndarray:
+    """Vectors of all cells of a data set, block by block: C D."""
+    step, found = pass_length(model.device), []
+    with tqdm(total=len(reading.matrix.obs_names), desc="sccafm predict", unit="cell", disable=not progress) as bar:
+        for start, stop in blocks(len(reading.matrix.obs_names), batch_size):
+            values = reading.matrix.read(start, stop, reading.columns)
+            tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
+            for first in range(0, len(tokens), step):
+                part = tokens[first : first + step].to(model.device)
+                found.append(efm(part, model.sfm(part)).cells.float().cpu().numpy())
+            bar.update(stop - start)
+    return np.concatenate(found)
+
+
+def narrowed(reading: Reading, gene_ids: np.ndarray, symbols: tuple[str, ...], is_tf: np.ndarray) -> Reading:
+    """The genes that a head was fitted on, in its order and with its regulators.
+
+    Parameters
+    ----------
+    reading
+        With every gene of the data that the vocabulary holds.
+    gene_ids, symbols, is_tf
+        Of the head. Genes are found by their vocabulary row: whether they are written as symbols, Ensembl ids or mouse
+        orthologs does not matter.
+    """
+    place = {token: i for i, token in enumerate(reading.gene_ids.tolist())}
+    found = np.array([place.get(token, -1) for token in gene_ids.tolist()])
+    is_here = found >= 0
+    lost = [symbol for symbol, here in zip(symbols, is_here, strict=True) if not here]
+    if is_here.mean() < LEAST_GENES or not is_tf[is_here].any():
+        raise ValueError(
+            f"the head was fitted on {len(gene_ids):,} genes, {int(is_tf.sum()):,} of them as regulators; here are "
+            f"{int(is_here.sum()):,} and {int(is_tf[is_here].sum()):,} of these, without {listing(lost)}. Pass the whole "
+            "matrix, not one that was cut to variable genes, or fit the head on genes that both have: genes=[...]"
+        )
+    if lost:
+        warnings.warn(
+            f"{len(lost):,} of the {len(gene_ids):,} genes that the head was fitted on are not in the data, cells are read "
+            f"without them: {listing(lost)}",
+            stacklevel=3,
+        )
+    chosen, is_tf = found[is_here], is_tf[is_here]
+    receipt = dataclasses.replace(reading.receipt, n_used=len(chosen), n_regulators=int(is_tf.sum()))
+    return dataclasses.replace(
+        reading, columns=reading.columns[chosen], names=reading.names[chosen], gene_ids=reading.gene_ids[chosen],
+        symbols=reading.symbols[chosen], is_tf=is_tf, receipt=receipt,
+    )  # fmt: skip

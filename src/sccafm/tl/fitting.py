@@ -1,0 +1,218 @@
+"""fit_head: a head is judged on groups that were held out, then fitted to all cells."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from sccafm.embedding import check_grn, check_same_values, module_hash
+from sccafm.grn import GRN
+from sccafm.inference import as_model, check_settings, pass_size
+from sccafm.nn import CausalEFM
+from sccafm.pretrained import Model
+from sccafm.reading import read
+from sccafm.tl.cells import Cells
+from sccafm.tl.heads import Head, Tuned
+from sccafm.tl.networks import Fit, Frozen, Settings
+from sccafm.tl.scores import fit_temperature, judged, make_folds
+from sccafm.tl.tuning import Unfreeze, Unfrozen, read_unfreeze, training_bar
+from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
+
+KINDS, NETWORKS = ("classify", "regress"), ("linear", "mlp")
+
+
+def fit_head(
+    adata: AnnData,
+    target: str,
+    *,
+    kind: str = "classify",
+    groups: str | None = None,
+    use_rep: str = "X_sccafm",
+    network: str = "linear",
+    n_folds: int = 5,
+    random_state: int = 0,
+    unfreeze: str | Unfreeze | None = None,
+    model: Model | str | Path | None = None,
+    grn: GRN | None = None,
+    genes: Sequence[str] | None = None,
+    n_top_genes: int | None = 2000,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    species: str | None = None,
+    condition_keys: Mapping[str, str] | None = None,
+    preprocess: str = "auto",
+    batch_size: int | str = "auto",
+    device: str = "auto",
+    progress: bool = True,
+) -> Head:
+    """Fit a head on the cells' vectors, which stay as they are, or with `unfreeze` on vectors that learn with it.
+
+    Parameters
+    ----------
+    adata
+        Cells with vectors in obsm: `sccafm.embed` puts them there. With `unfreeze`: cells as `sccafm.embed` takes them.
+    target
+        Column of obs: labels to classify, or numbers. Cells without one are left out.
+    kind
+        "classify" or "regress".
+    groups
+        Column of obs whose values are never split between fitting and judging: donor, patient, plate, cell line. None:
+        folds of cells at random, which flatter where cells of one donor are alike.
+    use_rep
+        Field of obsm; not looked at with `unfreeze`.
+    network
+        "linear", or "mlp" with one hidden layer.
+    n_folds
+        Folds of whole groups, at most one a group.
+    random_state
+        Of folds, networks and training.
+    unfreeze
+        Train the embedding module too, from the model's and on these labels: "5 epochs" or an `Unfreeze`. That is done in
+        each fold anew, without the cells that are held out, and at last on all cells. The structure module stands still,
+        and the model that was passed stays as it is. An epoch takes about as long as the structure module needs for the
+        same cells, about 0.1 s a cell on a CPU, and there is one more fit than folds.
+    model, grn, genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess, batch_size, device
+        With `unfreeze` alone; as in `sccafm.embed`. Genes are chosen once, on all cells of `adata`, by how they vary and
+        never by the target: held-out cells have a say in which genes are read, and in nothing else.
+    progress
+        With `unfreeze`: print the receipt and show bars.
+
+    Returns
+    -------
+    Head
+        Fitted to all cells. `Head.scores` has what was found on held-out folds: accuracy, macro-F1 and the expected
+        calibration error of the probabilities, or R2 and Spearman's correlation. Probabilities are calibrated by a
+        temperature (Guo et al. 2017) that is fitted to held-out predictions. With `unfreeze` the head carries its embedding
+        module, `Head.tuned`, in memory and in its folder.
+
+    Raises
+    ------
+    KeyError
+        A column of obs or field of obsm is absent.
+    ValueError
+        Fewer than two labels, groups or cells, values that are no numbers, or, with `unfreeze`, what `sccafm.embed` refuses.
+    """
+    unfreeze = read_unfreeze(unfreeze)
+    rep = use_rep if unfreeze is None else None
+    settings = Settings(kind, network, target, rep, groups, random_state=random_state)
+    is_known = check_input(adata, settings, n_folds)
+    obs = adata.obs[is_known]
+    x = None if unfreeze is not None else vectors(adata, use_rep)[is_known]
+    y, classes = read_target(obs[target], kind)
+    folds = make_folds(obs, groups, n_folds, random_state)
+    if unfreeze is None:
+        warn_of_unused(
+            "without unfreeze=", model=model, grn=grn, genes=genes, layer=layer, gene_key=gene_key, species=species,
+            condition_keys=condition_keys,
+        )  # fmt: skip
+        outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
+        made_by, tuned = embedding_hash(adata, use_rep), None
+    else:
+        if use_rep != "X_sccafm":
+            warn_of_unused("with unfreeze=, which reads expression", use_rep=use_rep)
+        check_settings(None, None, batch_size, genes, n_top_genes, 0)
+        model = as_model(model, device)
+        check_module(model)
+        check_grn(adata, grn, model, genes)
+        reading = read(
+            adata,
+            model.lexicon,
+            regulators="dna_binding" if grn is None else list(grn.regulators),
+            genes=genes if grn is None else list(grn.genes.index),
+            n_top_genes=n_top_genes,
+            layer=layer,
+            gene_key=gene_key,
+            species=species,
+            condition_keys=condition_keys,
+            preprocess=preprocess,
+        )
+        if grn is not None:
+            check_same_values(grn, reading)
+        if progress:
+            print(reading.receipt)
+        cells = Cells(model, reading, np.flatnonzero(is_known), grn, pass_size(batch_size, model), progress)
+        with training_bar(unfreeze, folds, progress) as bar:
+            learner = Unfrozen(model.efm, cells, y, settings, unfreeze, len(classes), bar)
+            outputs, found = cross_fit(learner, y, folds, len(classes))
+        tuned = Tuned(
+            found.efm, unfreeze, reading.gene_ids, tuple(reading.symbols.astype(str)), reading.is_tf, preprocess,
+            model.weights_hash, model.source,
+        )  # fmt: skip
+        made_by = module_hash(found.efm)
+    temperature = fit_temperature(outputs, y) if classes else 1.0
+    named = obs[groups].astype(str).to_numpy() if groups else None
+    return Head(
+        settings, classes, found.network, found.center, found.scale, temperature,
+        judged(outputs / temperature, y, folds, named, kind), frame(outputs / temperature, classes, obs.index),
+        made_by, tuned,
+    )  # fmt: skip
+
+
+def cross_fit(learner: Frozen | Unfrozen, y: Tensor, folds: np.ndarray, n_classes: int) -> tuple[Tensor, Fit]:
+    """What is said of each cell by a fit that has not seen its fold, C classes or C 1, and a fit to all cells."""
+    outputs = torch.zeros(len(y), n_classes or 1)
+    for fold in np.unique(folds):
+        here = folds == fold
+        outputs[here] = learner.outputs(learner.fit(~here), here)
+        if n_classes:  # a label that no other fold holds cannot be named
+            outputs[here] = outputs[here].index_fill(1, absent(y[~here], n_classes), -1e4)
+    return outputs, learner.fit(np.ones(len(y), dtype=bool))
+
+
+def check_input(adata: AnnData, settings: Settings, n_folds: int) -> np.ndarray:
+    """Which cells can be used: C bool."""
+    if settings.kind not in KINDS:
+        raise ValueError(f'kind must be "classify" or "regress", got {settings.kind!r}')
+    if settings.network not in NETWORKS:
+        raise ValueError(f'network must be "linear" or "mlp", got {settings.network!r}')
+    if not isinstance(n_folds, int) or n_folds < 2:
+        raise ValueError(f"n_folds must be a whole number of at least 2, got {n_folds!r}")
+    is_known = np.ones(adata.n_obs, dtype=bool)
+    for key, option in ((settings.target, "target"), (settings.groups, "groups")):
+        if key is not None and key not in adata.obs:
+            raise KeyError(f"{option}={key!r} is no column of obs; there are {list(adata.obs.columns)}")
+        is_known &= True if key is None else adata.obs[key].notna().to_numpy()
+    if is_known.sum() < 4:
+        raise ValueError(f"{is_known.sum()} cells have a {settings.target!r} and a group; at least 4 are needed")
+    return is_known
+
+
+def check_module(model: Model) -> None:
+    if model.efm is None:
+        raise ValueError(
+            f"the model from {model.source} has no embedding module to unfreeze; use the bundled one, model=None, or train "
+            "one: python -m sccafm.train efm"
+        )
+    if not isinstance(model.efm, CausalEFM):
+        raise ValueError(
+            "the published embedding module cannot be unfrozen; load a model with this library's, e.g. sccafm.load(), or "
+            "fit a head on its frozen vectors"
+        )
+
+
+def read_target(column: pd.Series, kind: str) -> tuple[Tensor, tuple[str, ...]]:
+    if kind == "classify":
+        codes, names = pd.factorize(column.astype(str), sort=True)
+        if len(names) < 2:
+            raise ValueError(f"{column.name!r} names a single label, {names[0]!r}; two are needed")
+        return torch.from_numpy(codes), tuple(names)
+    try:
+        values = pd.to_numeric(column).to_numpy(dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{column.name!r} holds no numbers ({error}); for labels: kind="classify"') from error
+    if np.ptp(values) == 0:
+        raise ValueError(f"{column.name!r} is {values[0]} in every cell; there is nothing to learn")
+    return torch.from_numpy(values), ()
+
+
+def absent(y: Tensor, n_classes: int) -> Tensor:
+    return (torch.bincount(y, minlength=n_classes) == 0).nonzero()[:, 0]
+
+
+def frame(outputs: Tensor, classes: tuple[str, ...], cells: pd.Index) -> pd.DataFrame:
+    values = torch.softmax(outputs, 1) if classes else outputs
+    return pd.DataFrame(values.numpy(), cells, list(classes) or ["value"])

@@ -1,0 +1,128 @@
+"""predict: labels and numbers of cells by a fitted head."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sccafm.inference import as_model, check_settings, pass_size
+from sccafm.pretrained import Model
+from sccafm.reading import read
+from sccafm.tl.cells import embed_cells, narrowed
+from sccafm.tl.heads import Head, Tuned, read_head
+from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
+
+
+def predict(
+    adata: AnnData,
+    head: Head | str | Path,
+    *,
+    key_added: str | None = None,
+    copy: bool = False,
+    model: Model | str | Path | None = None,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    species: str | None = None,
+    condition_keys: Mapping[str, str] | None = None,
+    batch_size: int | str = "auto",
+    device: str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Read labels or numbers of cells from their vectors, or with a head of `unfreeze` from their expression.
+
+    Parameters
+    ----------
+    adata
+        Cells with vectors in the field of obsm that the head was fitted on; for a head that was fitted with `unfreeze`,
+        cells as `sccafm.embed` takes them, with at least half of the genes that it was fitted on.
+    head
+        What `fit_head` returned, or the folder that `Head.write` wrote.
+    key_added
+        Name of what is written; None: the head's target and "_predicted".
+    copy
+        Leave `adata` alone.
+    model
+        With `unfreeze` alone: the model that the head was fitted with, for its structure module; the embedding module is the
+        head's.
+    layer, gene_key, species, condition_keys, batch_size, device
+        With `unfreeze` alone; as in `sccafm.embed`.
+    progress
+        With `unfreeze`: print the receipt and show a bar.
+
+    Returns
+    -------
+    DataFrame
+        Of "classify" a probability for each class, of "regress" the column "value". In `adata` ``obs[key]`` (categorical,
+        or float32), and of "classify" ``obs[key + "_probability"]`` (float32, of the named class).
+
+    Raises
+    ------
+    KeyError, ValueError
+        No such vectors, another width, or vectors that another embedding module made; with `unfreeze` another structure
+        module, fewer than half of the genes, or what `sccafm.embed` refuses.
+    """
+    head = head if isinstance(head, Head) else read_head(head)
+    if head.tuned is None:
+        warn_of_unused(
+            "on this head, which reads vectors", model=model, layer=layer, gene_key=gene_key, species=species,
+            condition_keys=condition_keys,
+        )  # fmt: skip
+        x = fitting_vectors(adata, head)
+    else:
+        check_settings(None, None, batch_size, None, None, 0)
+        model = as_model(model, device)
+        check_same_module(model, head.tuned)
+        whole = read(
+            adata,
+            model.lexicon,
+            regulators="all",
+            n_top_genes=None,
+            layer=layer,
+            gene_key=gene_key,
+            species=species,
+            condition_keys=condition_keys,
+            preprocess=head.tuned.preprocess,
+        )
+        reading = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf)
+        if progress:
+            print(reading.receipt)
+        x = embed_cells(model, head.tuned.efm.to(model.device), reading, pass_size(batch_size, model), progress)
+    out = head.apply(x)
+    table = pd.DataFrame(out if out.ndim == 2 else out[:, None], adata.obs_names, list(head.classes) or ["value"])
+    if not copy:
+        annotate(adata, out, head, f"{head.settings.target}_predicted" if key_added is None else key_added)
+    return table
+
+
+def fitting_vectors(adata: AnnData, head: Head) -> np.ndarray:
+    """Vectors in obsm that are of the head's kind."""
+    use_rep = head.settings.use_rep
+    x = vectors(adata, use_rep)
+    if x.shape[1] != len(head.center):
+        raise ValueError(f"obsm[{use_rep!r}] is {x.shape[1]} wide, the head was fitted on {len(head.center)}")
+    found = embedding_hash(adata, use_rep)
+    if head.embedding_hash and found and found != head.embedding_hash:
+        raise ValueError(
+            f"obsm[{use_rep!r}] was made by another embedding module than the head was fitted on; embed these cells "
+            "with the same model (the adapted one is Embedding.model)"
+        )
+    return x
+
+
+def check_same_module(model: Model, tuned: Tuned) -> None:
+    if model.weights_hash != tuned.weights_hash:
+        raise ValueError(
+            f"the head was fitted with the structure module {tuned.weights_hash[:16]} of the model from {tuned.source}, the "
+            f"model from {model.source} has {model.weights_hash[:16]}; pass the model it was fitted with, "
+            f"model={None if tuned.source == 'bundled' else tuned.source!r}, or fit the head again"
+        )
+
+
+def annotate(adata: AnnData, out: np.ndarray, head: Head, key: str) -> None:
+    if head.settings.kind == "classify":
+        adata.obs[key] = pd.Categorical.from_codes(out.argmax(1), list(head.classes))
+        adata.obs[f"{key}_probability"] = out.max(1)
+    else:
+        adata.obs[key] = out
