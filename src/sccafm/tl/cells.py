@@ -10,9 +10,10 @@ from tqdm.auto import tqdm
 
 from sccafm.adaptation import read_rows
 from sccafm.batch import Factors, Tokens
+from sccafm.edges import factors_of
 from sccafm.embedding import unpacked_factors
-from sccafm.grn import GRN, pack_factors
-from sccafm.inference import factors_of
+from sccafm.factors import pack_factors
+from sccafm.grn import GRN
 from sccafm.nn import CausalEFM
 from sccafm.preprocess import blocks
 from sccafm.pretrained import Model

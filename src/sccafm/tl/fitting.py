@@ -9,9 +9,9 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from sccafm.doors import as_model, check_settings, pass_size
 from sccafm.embedding import check_grn, check_same_values, module_hash
 from sccafm.grn import GRN
-from sccafm.inference import as_model, check_settings, pass_size
 from sccafm.nn import CausalEFM
 from sccafm.pretrained import Model
 from sccafm.reading import read

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.inference import as_model, check_settings, pass_size
+from sccafm.doors import as_model, check_settings, pass_size
 from sccafm.pretrained import Model
 from sccafm.reading import read
 from sccafm.tl.cells import embed_cells, narrowed
