@@ -38,6 +38,14 @@ CELLS = {"kang18_8684x2511": "donor", "pancreas_baron_mouse": "donor", "paul15_m
 BIOLOGY = ("silhouette_label", "graph_connectivity", "transfer_accuracy", "transfer_f1")
 TRAJECTORIES = ("beeline_hHep_delay", "beeline_mHSC-L_delay")
 STIMULUS = "kang18_ifnb_2800"
+MOUSE_IMMUNE = (
+    "tabula_muris_immune1000",
+    {"B cell": "B", "T cell": "T", "NK cell": "NK", "Monocyte": "monocyte"},
+)
+HUMAN_IMMUNE = (
+    "kang18_8684x2511",
+    {"B cells": "B", "CD4 T cells": "T", "NK cells": "NK", "CD14+ Monocytes": "monocyte"},
+)
 COSTED, COST_CELLS, COST_GENES = "pancreas_baron_mouse", 200, 2000
 MEMORY_STEP = """
 import resource, sys, warnings
@@ -113,6 +121,59 @@ def verdicts(mean: pd.DataFrame, found: dict[str, pd.DataFrame]) -> list[str]:
             behind = f"below it on {', '.join(lost)}." if lost else "below it on no set."
             told.append(f"Label-transfer accuracy of {key}: {gap:+.3f} beside {rival} on the mean; {behind}")
     return told
+
+
+def judge_species(options, model: sccafm.Model) -> tuple[list[str], dict]:
+    """Labels of human blood cells from mouse immune cells, and the other way: do the species share a space?"""
+    from sccafm.evaluate.integration import transfer_labels
+
+    files = {
+        "mouse": options.corpus / f"{MOUSE_IMMUNE[0]}.h5ad",
+        "human": options.data / "dev" / f"{HUMAN_IMMUNE[0]}.h5ad",
+    }
+    cells = {s: labelled(file, species_labels, options.cells) for (s, file), (_, species_labels) in zip(
+        files.items(), (MOUSE_IMMUNE, HUMAN_IMMUNE), strict=True)}  # fmt: skip
+    both = joined(cells, model)
+    labels, species = (both.obs[key].astype(str).to_numpy() for key in ("label", "species"))
+    own = [sccafm.embed(adata, model, species=name, progress=False).cells.to_numpy() for name, adata in cells.items()]
+    spaces = {
+        "sccafm": np.concatenate(own),
+        "hvg_pca of both": evaluate.hvg_pca(both),
+        "hvg_pca of both, centred by species": evaluate.hvg_pca(both, batch_key="species"),
+        "log_expression": evaluate.log_expression(both),
+    }
+    rows = []
+    for name, x in spaces.items():
+        predicted, known = transfer_labels(np.asarray(x, dtype=float), labels, species)
+        for direction, here in (("mouse to human", species == "human"), ("human to mouse", species == "mouse")):
+            right = (predicted == labels)[here & known]
+            each = pd.Series(right).groupby(labels[here & known]).mean()
+            rows.append(
+                {"embedding": name, "direction": direction, "accuracy": right.mean(), "mean over labels": each.mean()}
+            )
+    text = (
+        f"Nearest neighbours in the other species name each cell: {', '.join(sorted(set(labels)))}; up to {options.cells} cells of "
+        f"{HUMAN_IMMUNE[0]} (human, judged data) and of {MOUSE_IMMUNE[0]} (mouse, of the training corpus, whose labels no model saw). Each "
+        "species is embedded by itself; principal components see both, on the genes that orthologs share."
+    )
+    return [text, table(pd.DataFrame(rows))], {"rows": rows}
+
+
+def labelled(file: Path, names: dict[str, str], n: int) -> ad.AnnData:
+    adata = ad.read_h5ad(file)
+    adata.obs["label"] = adata.obs["cell_type"].astype(str).map(names)
+    return sampled(adata[adata.obs["label"].notna().to_numpy()], n)
+
+
+def joined(cells: dict[str, ad.AnnData], model: sccafm.Model) -> ad.AnnData:
+    """Cells of both species on the model's tokens of the genes that both files have."""
+    parts = {}
+    for species, adata in cells.items():
+        token = np.array([model.lexicon.genes.find(name, species)[0] for name in adata.var_names])
+        keep = (token != LOST) & ~pd.Series(token).duplicated().to_numpy()
+        parts[species] = adata[:, keep].copy()
+        parts[species].var_names = token[keep].astype(str)
+    return ad.concat(parts, label="species", index_unique="-", join="inner")
 
 
 def judge_trajectories(options, model: sccafm.Model) -> tuple[list[str], dict]:
@@ -495,6 +556,7 @@ def judge_design(model: sccafm.Model, judged: dict) -> dict[str, float]:
 
 PARTS = {
     "cells": ("Cells", judge_cells),
+    "species": ("Human and mouse", judge_species),
     "trajectories": ("Trajectories", judge_trajectories),
     "stimulus": ("Stimulus and donors", judge_stimulus),
     "genes": ("Genes", judge_genes),
@@ -502,6 +564,7 @@ PARTS = {
     "ablations": ("Ablations", judge_ablations),
     "cost": ("Cost", judge_cost),
 }
+NEED_CORPUS = {"ablations", "species"}
 HEAD = """# Embeddings beside simple ones
 
 Written by `python benchmarks/embedding.py`; no figure is typed. Rows of a table come from one run, on data that no model of ours
@@ -512,10 +575,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model")
-    parser.add_argument("--corpus", type=Path, help="training files, for ablations")
+    parser.add_argument("--corpus", type=Path, help="training files, for ablations and species")
     parser.add_argument("--runs", type=Path, help="folder in which the corpus's surveys are kept, for ablations")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/embedding.md")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=[p for p in PARTS if p != "ablations"])
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=[p for p in PARTS if p not in NEED_CORPUS])
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--adapt", default="5 epochs")
     parser.add_argument("--unfreeze", default="2 epochs")
@@ -523,8 +586,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ablation-cells", type=int, default=200)
     options = parser.parse_args()
-    if "ablations" in options.parts and (options.corpus is None or options.runs is None):
-        parser.error("ablations need --corpus FOLDER and --runs FOLDER")
+    if options.corpus is None and NEED_CORPUS & set(options.parts):
+        parser.error(f"{', '.join(sorted(NEED_CORPUS))} need --corpus FOLDER")
+    if options.runs is None and "ablations" in options.parts:
+        parser.error("ablations need --runs FOLDER")
     warnings.simplefilter("ignore")
     model = sccafm.load(options.model, device="cpu")
     path = options.out.with_suffix(".json")
