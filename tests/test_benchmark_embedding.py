@@ -27,13 +27,21 @@ def test_ridge_equals_its_normal_equations(script):
     np.testing.assert_allclose(script["ridge"](x, y, new, penalty=2.0), expected)
 
 
-def test_direction_is_that_of_the_heads(script):
-    names = ["GATA1", "HBB", "SPI1"]
-    vectors = pd.DataFrame(np.eye(3), names, [f"source_{i}" for i in range(3)])
-    vectors[[f"target_{i}" for i in range(3)]] = np.eye(3)[[2, 0, 1]]  # HBB's target vector is GATA1's source vector
-    pairs = pd.DataFrame({"source": ["Gata1", "NOSUCH"], "target": ["Hbb", "Hbb"]})
+def test_direction_is_judged_on_one_way_pairs_of_two_regulators(script):
+    names = ["GATA1", "HBB", "SPI1", "TAL1"]
+    vectors = pd.DataFrame(np.eye(4), names, [f"source_{i}" for i in range(4)])
+    vectors.loc["HBB"] = 0.0  # no regulator
+    vectors[[f"target_{i}" for i in range(4)]] = np.eye(4)[
+        [2, 0, 0, 2]
+    ]  # SPI1's target vector is GATA1's source vector
+    pairs = pd.DataFrame(
+        {"source": ["Gata1", "Gata1", "NOSUCH", "Gata1", "TAL1"], "target": ["Spi1", "Hbb", "SPI1", "TAL1", "GATA1"]}
+    )
     forth, back = script["directed"](vectors, pairs)
-    assert (forth.tolist(), back.tolist()) == ([1.0], [0.0])
+    assert (forth.tolist(), back.tolist()) == ([1.0], [1.0])
+    assert script["directed"](vectors, pairs.assign(target="HBB"))[0].size == 0
+    vectors.loc["GATA1", [f"target_{i}" for i in range(4)]] = 0.0
+    assert [x.tolist() for x in script["directed"](vectors, pairs)] == [[1.0], [0.0]]
 
 
 def test_verdicts_name_what_is_behind_ahead_and_neither(script):
