@@ -58,4 +58,4 @@ def test_the_page_shows_every_part_that_was_run_and_no_other(script):
     page = script["page"](kept)
     assert "## Cells\n\n`--parts cells --cells 3`, structure module abc.\n\n| a |" in page
     assert "## Ablations" not in page
-    assert page.rstrip().splitlines()[-1].startswith("Not measured yet: Trajectories,")
+    assert page.rstrip().splitlines()[-1].startswith("Not measured yet: Human and mouse, Trajectories,")
