@@ -135,9 +135,13 @@ def judge_species(options, model: sccafm.Model) -> tuple[list[str], dict]:
         files.items(), (MOUSE_IMMUNE, HUMAN_IMMUNE), strict=True)}  # fmt: skip
     both = joined(cells, model)
     labels, species = (both.obs[key].astype(str).to_numpy() for key in ("label", "species"))
-    own = [sccafm.embed(adata, model, species=name, progress=False).cells.to_numpy() for name, adata in cells.items()]
+    shared = {name: list(adata.var_names) for name, adata in shared_genes(cells, model).items()}
     spaces = {
-        "sccafm": np.concatenate(own),
+        "sccafm": embedded_apart(cells, model, dict.fromkeys(cells)),
+        "sccafm on the genes of both": embedded_apart(cells, model, shared),
+    }
+    spaces |= {f"{name}, centred by species": centred(x, species) for name, x in spaces.items()}
+    spaces |= {
         "hvg_pca of both": evaluate.hvg_pca(both),
         "hvg_pca of both, centred by species": evaluate.hvg_pca(both, batch_key="species"),
         "log_expression": evaluate.log_expression(both),
@@ -165,14 +169,33 @@ def labelled(file: Path, names: dict[str, str], n: int) -> ad.AnnData:
     return sampled(adata[adata.obs["label"].notna().to_numpy()], n)
 
 
-def joined(cells: dict[str, ad.AnnData], model: sccafm.Model) -> ad.AnnData:
-    """Cells of both species on the model's tokens of the genes that both files have."""
+def embedded_apart(cells: dict[str, ad.AnnData], model: sccafm.Model, genes: dict) -> np.ndarray:
+    found = (
+        sccafm.embed(adata, model, genes=genes[name], species=name, progress=False) for name, adata in cells.items()
+    )
+    return np.concatenate([embedding.cells.to_numpy() for embedding in found])
+
+
+def centred(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    return x - pd.DataFrame(x).groupby(groups).transform("mean").to_numpy()
+
+
+def shared_genes(cells: dict[str, ad.AnnData], model: sccafm.Model) -> dict[str, ad.AnnData]:
+    """The genes that both files have under one name, with the model's tokens in var."""
     parts = {}
     for species, adata in cells.items():
-        token = np.array([model.lexicon.genes.find(name, species)[0] for name in adata.var_names])
-        keep = (token != LOST) & ~pd.Series(token).duplicated().to_numpy()
-        parts[species] = adata[:, keep].copy()
-        parts[species].var_names = token[keep].astype(str)
+        token = pd.Series([model.lexicon.genes.find(name, species)[0] for name in adata.var_names], adata.var_names)
+        parts[species] = adata[:, ((token != LOST) & ~token.duplicated(keep=False)).to_numpy()].copy()
+        parts[species].var["token"] = token
+    common = set.intersection(*(set(part.var["token"]) for part in parts.values()))
+    return {species: part[:, part.var["token"].isin(common).to_numpy()].copy() for species, part in parts.items()}
+
+
+def joined(cells: dict[str, ad.AnnData], model: sccafm.Model) -> ad.AnnData:
+    """Cells of both species on the genes that both files have, named by the model's tokens."""
+    parts = shared_genes(cells, model)
+    for part in parts.values():
+        part.var_names = part.var["token"].astype(str).to_numpy()
     return ad.concat(parts, label="species", index_unique="-", join="inner")
 
 
