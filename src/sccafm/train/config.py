@@ -204,7 +204,7 @@ class TrainEFM(RunConfig):
     """Model folder with the structure module; absent: the bundled one."""
     init: Path | None = None
     """Model folder whose embedding module to start from; absent: new weights."""
-    steps: int = 600
+    steps: int = 1_600
     cells: int = 32
     """Cells of one step, all of one data set: each is told apart from the others."""
     genes: int = 384
