@@ -161,7 +161,7 @@ def scores_of(head: tl.Head, adata: ad.AnnData) -> dict[str, float]:
     named = head.held_out.columns.get_indexer(adata.obs["condition"].astype(str))
     chance = head.held_out.to_numpy()[np.arange(len(named)), named]
     scores = {m: float(head.scores.iloc[-1][m]) for m in ("accuracy", "macro_f1", "calibration_error")}
-    return scores | {"cross-entropy": float(-np.log(chance).mean())}
+    return scores | {"cross-entropy": float(-np.log(np.maximum(chance, 1e-6)).mean())}  # a head may say 0
 
 
 def contextual(data: Path, name: str, model: sccafm.Model, n: int) -> tuple[sccafm.Embedding, pd.DataFrame]:
