@@ -17,6 +17,7 @@ from sccafm.preprocess import blocks
 from sccafm.tl.cells import Cells
 from sccafm.tl.networks import Fit, Settings, fit, outputs
 
+WARM_UP = 10  # steps
 WORDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
 
 
@@ -104,7 +105,7 @@ class Unfrozen:
             torch.manual_seed(self.settings.random_state)
             for number, chosen in zip(range(n_steps), shuffled(train, told.cells), strict=False):
                 for group, rate in zip(optimizer.param_groups, begin, strict=True):
-                    group["lr"] = rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * number / n_steps)))
+                    group["lr"] = rate * share_of_rate(number, n_steps)
                 found = network((self._seen(efm, chosen) - center) / scale)
                 loss = loss_of(found, self.y[chosen].to(found.device))
                 if not torch.isfinite(loss):
@@ -142,6 +143,14 @@ class Unfrozen:
 
 def steps(unfreeze: Unfreeze, n_cells: int) -> int:
     return max(1, round(unfreeze.epochs * math.ceil(n_cells / unfreeze.cells)))
+
+
+def share_of_rate(number: int, n_steps: int) -> float:
+    """Of the learning rate at a step: rising, then falling by a cosine.
+
+    Adam's first steps move every weight by the whole rate, all cells' vectors by about the same, and away from the head.
+    """
+    return min(1.0, (number + 1) / WARM_UP) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * number / n_steps)))
 
 
 def training_bar(unfreeze: Unfreeze, folds: np.ndarray, progress: bool) -> tqdm:
