@@ -48,12 +48,12 @@ def designs() -> dict[str, dict]:
 
 def train(name: str, changes: dict, options) -> Path:
     """The run folder of a design; the survey of the corpus is made once for all."""
-    run = options.runs / name.replace(" ", "_")
+    run = options.runs / f"{name.replace(' ', '_')}_{options.steps}"
     if (run / "model").is_dir():
         return run
-    first = options.runs / "everything"
-    if run != first and not (run / "survey").is_dir():
-        shutil.copytree(first / "survey", run / "survey")
+    first = options.runs / f"everything_{options.steps}/survey"
+    if first.is_dir() and not (run / "survey").is_dir():
+        shutil.copytree(first, run / "survey")
     given = {k: v for k, v in changes.items() if k != "weights"}
     weights = dataclasses.replace(LossWeights(), **changes.get("weights", {}))
     config = TrainSFM(options.corpus, run, steps=options.steps, validate_every=options.steps, weights=weights, **given)

@@ -27,6 +27,7 @@ from inference import repeated
 
 import sccafm
 from sccafm import evaluate, tl
+from sccafm.embedding import module_hash
 from sccafm.evaluate.markdown import markdown_table
 from sccafm.genes import LOST
 from sccafm.lexicon import read_lexicon
@@ -245,7 +246,7 @@ def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
     text = [
         f"{STIMULUS}: a linear head tells stimulated from control cells. The file names no donors, so the harder half holds out "
         f"whole cell types instead. Unfrozen: the embedding module of X_sccafm trained with the head for {options.unfreeze}, in each "
-        "fold anew. Its learning rate, warm-up and how many genes a step shows were chosen on this very set, so that its row flatters. "
+        "fold anew. Its learning rates and warm-up were chosen on this very set, so that its row flatters. "
         "Cross-entropy is that of the calibrated probabilities, in nats.",
         table(pd.DataFrame(rows)),
         "Within a cell type of kang18_8684x2511, how well the same head tells the five donors apart (lower is better; 0.2 where it "
@@ -274,7 +275,8 @@ def judge_genes(options, model: sccafm.Model) -> tuple[list[str], dict]:
     text, found = [], {}
     sets = options.data.parent / "resources/genesets/hallmark_v7.0.gmt"
     for name, truth in PAIRS.items():
-        _, vectors = contextual(options.data, name, model, options.cells)
+        found_there, vectors = contextual(options.data, name, model, options.cells)
+        regulators = vectors.index[found_there.gene_table["is_tf"]]
         start = starting_vectors(model, vectors.index)
         pairs = unknown_pairs(options.data, truth, model)
         report = evaluate.genes(
@@ -282,7 +284,7 @@ def judge_genes(options, model: sccafm.Model) -> tuple[list[str], dict]:
             baselines={"structure module's": start, "random": random_vectors(start)}, n_bootstrap=50, progress=False,
         )  # fmt: skip
         text += [f"### {name}, {truth} without the prior's pairs", report.to_markdown()]
-        text.append(direction_line(vectors, pairs))
+        text.append(direction_line(vectors, pairs, regulators))
         found[name] = records(report.to_frame())
     return text, found
 
@@ -313,19 +315,19 @@ def unknown_pairs(data: Path, truth: str, model: sccafm.Model) -> pd.DataFrame:
     return pairs[[edge not in held for edge in upper]]
 
 
-def direction_line(vectors: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    forth, back = directed(vectors, pairs)
+def direction_line(vectors: pd.DataFrame, pairs: pd.DataFrame, regulators: pd.Index) -> str:
+    forth, back = directed(vectors, pairs, regulators)
     return (
         f"Without any probe, source(one) . target(other) exceeds the reverse for {(forth > back).mean():.3f} of {len(forth):,} pairs of two "
-        "regulators of which one is known to regulate the other and not the reverse (0.5 is chance; other genes send nothing)."
+        "regulators of which one is known to regulate the other and not the reverse (0.5 is chance)."
     )
 
 
-def directed(vectors: pd.DataFrame, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def directed(vectors: pd.DataFrame, pairs: pd.DataFrame, regulators: pd.Index) -> tuple[np.ndarray, np.ndarray]:
     """Score of each one-way pair of two regulators, and of its reverse, by the heads alone."""
     names = vectors.index.str.upper()
     source, target = (unit(vectors.filter(like=f"{end}_").to_numpy()) for end in ("source", "target"))
-    acts = set(names[(source != 0).any(1)])
+    acts = set(regulators.str.upper()) & set(names)
     edges = set(zip(pairs["source"].str.upper(), pairs["target"].str.upper(), strict=True))
     one_way = sorted((i, j) for i, j in edges if i in acts and j in acts and i != j and (j, i) not in edges)
     row, column = (names.get_indexer([pair[end] for pair in one_way]) for end in (0, 1))
@@ -588,7 +590,8 @@ NEED_CORPUS = {"ablations", "species"}
 HEAD = """# Embeddings beside simple ones
 
 Written by `python benchmarks/embedding.py`; no figure is typed. Rows of a table come from one run, on data that no model of ours
-was trained on. Nothing was tuned on these sets; labels of held-out files of the training corpus chose the widths."""
+was trained on. Nothing was tuned on these sets, but for the settings of the unfrozen head (its row says so); labels of held-out files
+of the training corpus chose the widths."""
 
 
 def main() -> None:
@@ -620,6 +623,7 @@ def main() -> None:
             "text": text,
             "figures": figures,
             "sfm": model.weights_hash[:12],
+            "efm": module_hash(model.efm)[:12],
             "settings": settings(options, part),
         }
         path.write_text(json.dumps(kept, indent=1) + "\n")
@@ -641,7 +645,7 @@ def page(kept: dict) -> str:
     text = [HEAD]
     for part, (title, _) in PARTS.items():
         if part in kept:
-            told = f"`--parts {part} {kept[part]['settings']}`, structure module {kept[part]['sfm']}."
+            told = f"`--parts {part} {kept[part]['settings']}`, structure module {kept[part]['sfm']}, embedding module {kept[part]['efm']}."
             text += [f"## {title}", told, *kept[part]["text"]]
     if absent := [title for part, (title, _) in PARTS.items() if part not in kept]:
         text.append(f"Not measured yet: {', '.join(absent)}.")

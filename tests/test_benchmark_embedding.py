@@ -1,11 +1,15 @@
 """The embedding benchmark's own sums, and the page it writes from what was measured."""
 
+import json
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+
+import sccafm
+from sccafm.embedding import module_hash
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/embedding.py"
 
@@ -30,18 +34,18 @@ def test_ridge_equals_its_normal_equations(script):
 def test_direction_is_judged_on_one_way_pairs_of_two_regulators(script):
     names = ["GATA1", "HBB", "SPI1", "TAL1"]
     vectors = pd.DataFrame(np.eye(4), names, [f"source_{i}" for i in range(4)])
-    vectors.loc["HBB"] = 0.0  # no regulator
     vectors[[f"target_{i}" for i in range(4)]] = np.eye(4)[
         [2, 0, 0, 2]
     ]  # SPI1's target vector is GATA1's source vector
     pairs = pd.DataFrame(
         {"source": ["Gata1", "Gata1", "NOSUCH", "Gata1", "TAL1"], "target": ["Spi1", "Hbb", "SPI1", "TAL1", "GATA1"]}
     )
-    forth, back = script["directed"](vectors, pairs)
+    regulators = pd.Index(["Gata1", "SPI1", "TAL1"])
+    forth, back = script["directed"](vectors, pairs, regulators)
     assert (forth.tolist(), back.tolist()) == ([1.0], [1.0])
-    assert script["directed"](vectors, pairs.assign(target="HBB"))[0].size == 0
+    assert script["directed"](vectors, pairs.assign(target="HBB"), regulators)[0].size == 0
     vectors.loc["GATA1", [f"target_{i}" for i in range(4)]] = 0.0
-    assert [x.tolist() for x in script["directed"](vectors, pairs)] == [[1.0], [0.0]]
+    assert [x.tolist() for x in script["directed"](vectors, pairs, regulators)] == [[1.0], [0.0]]
 
 
 def test_verdicts_name_what_is_behind_ahead_and_neither(script):
@@ -54,8 +58,16 @@ def test_verdicts_name_what_is_behind_ahead_and_neither(script):
 
 
 def test_the_page_shows_every_part_that_was_run_and_no_other(script):
-    kept = {"cells": {"text": ["| a |"], "figures": {}, "sfm": "abc", "settings": "--cells 3"}}
+    kept = {"cells": {"text": ["| a |"], "figures": {}, "sfm": "abc", "efm": "def", "settings": "--cells 3"}}
     page = script["page"](kept)
-    assert "## Cells\n\n`--parts cells --cells 3`, structure module abc.\n\n| a |" in page
+    assert "## Cells\n\n`--parts cells --cells 3`, structure module abc, embedding module def.\n\n| a |" in page
     assert "## Ablations" not in page
     assert page.rstrip().splitlines()[-1].startswith("Not measured yet: Human and mouse, Trajectories,")
+
+
+def test_the_page_judges_the_module_that_is_bundled():
+    """Ablations train modules of their own; all else on the committed page is of the weights beside it."""
+    model = sccafm.load(device="cpu")
+    kept = json.loads((SCRIPT.parents[1] / "docs/embedding.json").read_text())
+    stamps = {part: (found["sfm"], found["efm"]) for part, found in kept.items() if part != "ablations"}
+    assert stamps and set(stamps.values()) == {(model.weights_hash[:12], module_hash(model.efm)[:12])}

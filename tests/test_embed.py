@@ -125,12 +125,6 @@ def test_annotated_data_can_be_written_and_neighbours_found(ours, toy_adata, tmp
     assert ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_sccafm"].shape == (30, 12)
 
 
-def test_only_regulators_send(expected):
-    sent = (expected.genes.filter(like="source_") != 0).any(axis=1)
-    assert sent.equals(expected.gene_table["is_tf"].rename(None)) and 0 < sent.sum() < len(sent)
-    assert (expected.genes.filter(like="target_") != 0).any(axis=1).all()
-
-
 def test_groups_average_to_the_whole(expected, toy_adata):
     counts = toy_adata.obs["cell_type"].value_counts()
     mean = sum(expected.genes_by_group[name] * n for name, n in counts.items()) / 30

@@ -351,6 +351,7 @@ UNFROZEN_DOORS = [
     ({"unfreeze": "soon"}, ValueError, 'unfreeze must be a text such as "5 epochs", or an sccafm.tl.Unfreeze; got'),
     ({"unfreeze": "3 minutes"}, ValueError, 'unfreeze must be a text such as "5 epochs"'),
     ({"unfreeze": "0 epochs"}, ValueError, "Unfreeze needs epochs above 0, got 0.0"),
+    ({"unfreeze": tl.Unfreeze}, ValueError, 'unfreeze must be a text such as "5 epochs"'),
     ({"batch_size": 0}, ValueError, 'batch_size must be "auto" or a positive whole number, got 0'),
     ({"layer": "raw"}, KeyError, "no layer 'raw'"),
     ({"grn": 3}, TypeError, "grn must be what sccafm.infer_grn or sccafm.read_grn returned, got int"),
@@ -381,11 +382,33 @@ def test_doors_of_models(ours, tiny_model):
         unfrozen(adata, ours, unfreeze=tl.Unfreeze(3, learning_rate=1e30))
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"epochs": "5"}, "Unfreeze needs epochs above 0, got '5'"),
+        ({"epochs": 1, "cells": 0}, "whole number of cells a step, at least 1, got 0"),
+        ({"epochs": 1, "learning_rate": 0.0}, "Unfreeze needs learning_rate above 0, got 0.0"),
+        ({"epochs": 1, "thin_from": 0}, "thin_from above 0 and at most 1, got 0"),
+    ],
+)
+def test_doors_of_settings(setting, told):
+    with pytest.raises(ValueError, match=told):
+        tl.Unfreeze(**setting)
+
+
 def test_settings_without_effect_warn(ours):
     adata = cells(60)
-    with pytest.warns(UserWarning, match="genes= has no effect without unfreeze="):
-        head = tl.fit_head(adata, "cell_type", genes=["SPI1"])
-    with pytest.warns(UserWarning, match="layer= has no effect on this head, which reads vectors"):
-        tl.predict(adata, head, layer="counts")
+    for setting in (
+        {"genes": ["SPI1"]},
+        {"n_top_genes": 5},
+        {"preprocess": "none"},
+        {"batch_size": 3},
+        {"device": "cpu"},
+    ):
+        with pytest.warns(UserWarning, match=f"{next(iter(setting))}= has no effect without unfreeze="):
+            head = tl.fit_head(adata, "cell_type", **setting)
+    for setting in ({"layer": "counts"}, {"batch_size": 3}, {"device": "cpu"}, {"species": "human"}):
+        with pytest.warns(UserWarning, match=f"{next(iter(setting))}= has no effect on this head, which reads vectors"):
+            tl.predict(adata, head, **setting)
     with pytest.warns(UserWarning, match="use_rep= has no effect with unfreeze=, which reads expression"):
         unfrozen(stimulated(20), ours, use_rep="X_pca")

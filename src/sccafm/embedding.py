@@ -67,7 +67,8 @@ class Embedding:
         """Contextual vector of each gene, mean over all cells: genes x width, float32.
 
         Columns `state_*` say what the gene is in these cells; with this library's module `source_*` and `target_*` say what
-        it regulates (0 for genes that are no regulators) and what regulates it: ``source @ target.T`` is directed.
+        it would regulate and what regulates it: ``source @ target.T`` for the regulators' rows (``gene_table["is_tf"]``). Source
+        vectors of other genes were hardly trained and mean little.
         """
         return self._frame(self.sums.sum(0) / len(self))
 
@@ -277,9 +278,8 @@ def pass_cells(efm, tokens: Tokens, factors: Factors) -> tuple[Tensor, Tensor]:
     """One pass of either kind of module: cells C D, genes C G D."""
     if isinstance(efm, CausalEFM):
         found = efm(tokens, factors)
-        # What is no regulator sends nothing, whatever the head says of it.
-        source = efm.source_head(found.genes) * (tokens.is_tf & tokens.is_gene)[..., None]
-        return found.cells, torch.cat((found.genes, source, efm.target_head(found.genes)), -1)
+        heads = efm.source_head(found.genes), efm.target_head(found.genes)
+        return found.cells, torch.cat((found.genes, *heads), -1)
     order = regulatory_order(factors, tokens)
     hidden = efm(reordered(tokens, order))[:, 1:]
     back = torch.empty_like(hidden).scatter(1, order.positions[..., None].expand_as(hidden), hidden)
@@ -304,7 +304,7 @@ def unpacked_factors(
     Parameters
     ----------
     arrays
-        u_index, u_value, v_index, v_value (`grn.pack_factors`) and summary, a row per cell.
+        u_index, u_value, v_index, v_value (`factors.pack_factors`) and summary, a row per cell.
     cells
         Rows of the arrays.
     is_tf

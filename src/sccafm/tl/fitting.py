@@ -74,7 +74,8 @@ def fit_head(
         Train the embedding module too, from the model's and on these labels: "5 epochs" or an `Unfreeze`. That is done in
         each fold anew, without the cells that are held out, and at last on all cells. The structure module stands still,
         and the model that was passed stays as it is. An epoch takes about as long as the structure module needs for the
-        same cells, about 0.1 s a cell on a CPU, and there is one more fit than folds.
+        same cells, about 0.1 s a cell on a CPU, and there is one more fit than folds. What the structure module found is kept
+        in memory, half a megabyte a cell at 2,250 genes; with more cells than that allows, pass `grn` of a ``store=``.
     model, grn, genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess, batch_size, device
         With `unfreeze` alone; as in `sccafm.embed`. Genes are chosen once, on all cells of `adata`, by how they vary and
         never by the target: held-out cells have a say in which genes are read, and in nothing else.
@@ -106,14 +107,14 @@ def fit_head(
     folds = make_folds(obs, groups, n_folds, random_state)
     if unfreeze is None:
         warn_of_unused(
-            "without unfreeze=", model=model, grn=grn, genes=genes, layer=layer, gene_key=gene_key, species=species,
-            condition_keys=condition_keys,
+            fit_head, "without unfreeze=", model=model, grn=grn, genes=genes, n_top_genes=n_top_genes, layer=layer,
+            gene_key=gene_key, species=species, condition_keys=condition_keys, preprocess=preprocess,
+            batch_size=batch_size, device=device,
         )  # fmt: skip
         outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
         made_by, tuned = embedding_hash(adata, use_rep), None
     else:
-        if use_rep != "X_sccafm":
-            warn_of_unused("with unfreeze=, which reads expression", use_rep=use_rep)
+        warn_of_unused(fit_head, "with unfreeze=, which reads expression", use_rep=use_rep)
         check_settings(None, None, batch_size, genes, n_top_genes, 0)
         model = as_model(model, device)
         check_module(model)

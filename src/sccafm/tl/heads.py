@@ -1,7 +1,6 @@
 """Heads: what reads a label or a number from a cell's vector, with its scores on held-out cells, in memory and in a folder."""
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 
 from sccafm.nn import CausalEFM
 from sccafm.pretrained import load_efm, save_efm
-from sccafm.store import new_folder
+from sccafm.store import new_folder, write_whole
 from sccafm.tl.networks import Fit, Settings, make_network, outputs
 from sccafm.tl.tuning import Unfreeze
 
-FORMAT = 2
+FORMAT, FORMATS = 2, (1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +68,21 @@ class Head:
         return out.numpy()
 
     def write(self, folder: str | Path) -> Path:
-        """Write to a folder that is new or empty: JSON and safetensors, whole or not at all.
+        """Write to a folder that is new or empty: JSON and safetensors.
 
-        `read_head` and `predict` read it. With `unfreeze` it holds the tuned embedding module too.
+        `read_head` and `predict` read it. With `unfreeze` it holds the tuned embedding module too. Each file appears whole,
+        and head.json, without which it is no head, last.
         """
         folder = new_folder(folder)
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
         tensors = {f"network.{k}": t.contiguous() for k, t in self.network.state_dict().items()}
-        save_file(tensors | {"center": self.center, "scale": self.scale}, partial / "head.safetensors")
+        tensors |= {"center": self.center, "scale": self.scale}
+        write_whole(folder / "head.safetensors", lambda p: save_file(tensors, p))
         content = {"format": FORMAT, "settings": asdict(self.settings), "classes": list(self.classes)}
         content |= {"temperature": self.temperature, "embedding_hash": self.embedding_hash}
         content |= {"scores": json.loads(self.scores.to_json(orient="records"))}
         content |= {"held_out": json.loads(self.held_out.to_json(orient="split"))}
-        content |= {"tuned": None if self.tuned is None else write_tuned(self.tuned, partial)}
-        (partial / "head.json").write_text(json.dumps(content, indent=1) + "\n")
-        folder.rmdir()
-        partial.rename(folder)
+        content |= {"tuned": None if self.tuned is None else write_tuned(self.tuned, folder)}
+        write_whole(folder / "head.json", lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
         return folder
 
 
@@ -96,16 +92,17 @@ def read_head(folder: str | Path) -> Head:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no head: it has no head.json")
     content = json.loads(path.read_text())
-    if content.get("format") != FORMAT:
+    if content.get("format") not in FORMATS:
         raise ValueError(
-            f"{path} has the format {content.get('format')}, this version reads {FORMAT}; fit the head again"
+            f"{path} has the format {content.get('format')}, this version reads {FORMATS}; fit the head again"
         )
     tensors = load_file(Path(folder) / "head.safetensors")
     settings, classes = Settings(**content["settings"]), tuple(content["classes"])
     network = make_network(settings, len(tensors["center"]), len(classes) or 1)
     network.load_state_dict({k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")})
     held_out = pd.DataFrame(**content["held_out"])
-    tuned = None if content["tuned"] is None else read_tuned(Path(folder), content["tuned"])
+    tuned = content.get("tuned")  # the first format had none
+    tuned = None if tuned is None else read_tuned(Path(folder), tuned)
     return Head(
         settings, classes, network.eval(), tensors["center"], tensors["scale"], content["temperature"],
         pd.DataFrame(content["scores"]), held_out, content["embedding_hash"], tuned,

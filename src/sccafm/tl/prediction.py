@@ -66,8 +66,8 @@ def predict(
     head = head if isinstance(head, Head) else read_head(head)
     if head.tuned is None:
         warn_of_unused(
-            "on this head, which reads vectors", model=model, layer=layer, gene_key=gene_key, species=species,
-            condition_keys=condition_keys,
+            predict, "on this head, which reads vectors", model=model, layer=layer, gene_key=gene_key, species=species,
+            condition_keys=condition_keys, batch_size=batch_size, device=device,
         )  # fmt: skip
         x = fitting_vectors(adata, head)
     else:

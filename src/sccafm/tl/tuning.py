@@ -39,8 +39,12 @@ class Unfreeze:
     """Least share of its molecules that a cell keeps in a step, drawn anew each time; 1 keeps all."""
 
     def __post_init__(self):
-        if not (self.epochs > 0 and math.isfinite(self.epochs)):
-            raise ValueError(f"Unfreeze needs epochs above 0, got {self.epochs}; write Unfreeze(epochs=5)")
+        for name in ("epochs", "learning_rate", "head_learning_rate"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise ValueError(f"Unfreeze needs {name} above 0, got {value!r}; write Unfreeze(epochs=5)")
+        if not (isinstance(self.cells, int) and self.cells > 0):
+            raise ValueError(f"Unfreeze needs a whole number of cells a step, at least 1, got {self.cells!r}")
         if not 0 < self.thin_from <= 1:
             raise ValueError(f"Unfreeze needs a thin_from above 0 and at most 1, got {self.thin_from}")
 

@@ -1,6 +1,8 @@
 """Vectors that stand in obsm, and which embedding module made them."""
 
+import inspect
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from anndata import AnnData
@@ -22,8 +24,9 @@ def embedding_hash(adata: AnnData, use_rep: str) -> str:
     return str(params.get("efm_hash", ""))
 
 
-def warn_of_unused(where: str, **settings: object) -> None:
-    """A setting that is ignored warns."""
+def warn_of_unused(function: Callable, where: str, **settings: object) -> None:
+    """A setting of a function that is ignored, and is not as by default, warns."""
+    known = inspect.signature(function).parameters
     for name, value in settings.items():
-        if value is not None:
+        if value is not known[name].default and value != known[name].default:
             warnings.warn(f"{name}= has no effect {where}", stacklevel=3)

@@ -171,6 +171,10 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
     sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
     torch.manual_seed(config.seed)
     if config.init is not None:
+        if config.gene_vectors == "random":
+            raise ValueError(
+                'gene_vectors="random" is for new weights, and init brings weights; leave one of the two out'
+            )
         sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
         warn_ignored("sfm", config.sfm, sfm.config, default_sfm())
         if vgae is not None:
@@ -184,8 +188,8 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
             f"{files['vocab_tensors']} holds vectors of width {function.shape[1]}, the model has embed_dim "
             f"{config.sfm.embed_dim}; they must agree"
         )
-    if config.gene_vectors == "random":
-        vectors = torch.randn(vectors.shape)
+    if config.gene_vectors == "random":  # of a generator of its own: all other weights start as they do without
+        vectors = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(config.seed))
     sfm.embedding.gene_embedding.weight.data.copy_(vectors)
     return sfm, VGAE(config.vgae)
 
