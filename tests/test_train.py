@@ -261,13 +261,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run(unbroken, tmp_path, monkeyp
         train_sfm(dataclasses.replace(unbroken, run=tmp_path / "run"))
 
 
-def test_gene_vectors_of_chance_know_nothing_of_the_genes(data, tmp_path):
+def test_gene_vectors_of_chance_know_nothing_of_the_genes(data, begun, tmp_path):
     found = {}
     for kind in ("known", "random"):
         config = new_weights(data, tmp_path / kind, steps=1, gene_vectors=kind)
         found[kind] = sccafm.load(train_sfm(config), device="cpu").sfm.embedding.gene_embedding.weight.detach()
     with pytest.raises(ValueError, match='gene_vectors="random" is for new weights, and init brings weights'):
-        train_sfm(settings(data, tmp_path / "both", gene_vectors="random"))
+        train_sfm(settings(data, tmp_path / "both", init=begun, gene_vectors="random"))
     known, random = ((w - w.mean(0)) / w.std(0) for w in found.values())
     assert abs(float((known * random).mean())) < 0.02
     assert float(found["random"].std(0).min()) > 0.7 > 0.5 > float(found["known"].std(0).min())
