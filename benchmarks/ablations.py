@@ -93,6 +93,7 @@ def load(model: sccafm.Model, corpus: Path) -> float:
 
 def page(rows: dict[str, dict], steps: int) -> str:
     frame = pd.DataFrame(rows).T.rename_axis("design").reset_index()
+    absent = [name for name in designs() if name not in rows]
     return "\n\n".join(
         [
             "# What each part of training is worth",
@@ -104,6 +105,7 @@ def page(rows: dict[str, dict], steps: int) -> str:
             "types; the last columns are two loss terms on held-out cells of the corpus. The terms of the training evidence have rows of "
             "their own in [evidence.md](evidence.md).",
             table(frame),
+            *([f"Not run: {', '.join(absent)}."] if absent else []),
         ]
     )
 
