@@ -40,7 +40,7 @@ def test_embedding_code_runs(tmp_path, monkeypatch):
     names = run(ROOT / "docs/embed.md")
     # Between the two scanpy's neighbours may have changed the number of threads, and with it the rounding.
     np.testing.assert_allclose(names["again"].cells, names["emb"].cells, atol=1e-5)
-    assert names["score"].shape == (len(names["emb"].genes),) * 2
+    assert names["score"].shape == (names["emb"].gene_table["is_tf"].sum(), len(names["emb"].genes))
     assert (names["back"].cells == names["emb"].cells).all(axis=None)
 
 
