@@ -24,9 +24,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from inference import table
 from scipy import sparse
 
-from sccafm.evaluate.markdown import markdown_table
 from sccafm.lexicon import read_lexicon
 from sccafm.nn import SFM, VGAE
 from sccafm.pretrained import find_files, find_release
@@ -164,13 +164,6 @@ def process(folder: Path, run: Path, steps: int, **changes) -> dict:
     given = [f"--{name}={value}" for name, value in options.items()]
     subprocess.run([sys.executable, __file__, *given], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return json.loads(out.read_text())
-
-
-def table(rows: list[dict]) -> str:
-    def cell(value: object) -> str:
-        return f"{value:,.2f}" if isinstance(value, float) else str(value)
-
-    return markdown_table(rows[0], (map(cell, row.values()) for row in rows))
 
 
 def main() -> None:

@@ -202,12 +202,10 @@ def embed(
             "bundled one, model=None, or train one: python -m sccafm.train efm"
         )
     check_grn(adata, grn, model, genes)
-    regulators = "dna_binding" if grn is None else list(grn.regulators)
     reading = read(
         adata,
         model.lexicon,
-        regulators=regulators,
-        genes=genes if grn is None else list(grn.genes.index),
+        **genes_to_read(grn, genes),
         n_top_genes=n_top_genes,
         layer=layer,
         gene_key=gene_key,
@@ -343,6 +341,13 @@ def check_grn(adata, grn: GRN | None, model: Model, genes: Sequence[str] | None)
         )
     if genes is not None:
         warnings.warn("genes= has no effect beside grn=, whose genes are read", stacklevel=3)
+
+
+def genes_to_read(grn: GRN | None, genes: Sequence[str] | None) -> dict:
+    """Regulators and genes as `read` takes them: those of the networks, where there are some."""
+    if grn is None:
+        return {"regulators": "dna_binding", "genes": genes}
+    return {"regulators": list(grn.regulators), "genes": list(grn.genes.index)}
 
 
 def check_same_values(grn: GRN, reading: Reading) -> None:

@@ -10,7 +10,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from sccafm.doors import as_model, check_settings, pass_size
-from sccafm.embedding import check_grn, check_same_values, module_hash
+from sccafm.embedding import check_grn, check_same_values, genes_to_read, module_hash
 from sccafm.grn import GRN
 from sccafm.nn import CausalEFM
 from sccafm.pretrained import Model
@@ -122,8 +122,7 @@ def fit_head(
         reading = read(
             adata,
             model.lexicon,
-            regulators="dna_binding" if grn is None else list(grn.regulators),
-            genes=genes if grn is None else list(grn.genes.index),
+            **genes_to_read(grn, genes),
             n_top_genes=n_top_genes,
             layer=layer,
             gene_key=gene_key,
