@@ -1,7 +1,7 @@
 """What the embeddings are worth beside simple ones in the same run: cells, trajectories, stimuli, genes, perturbations.
 
     python benchmarks/embedding.py --data DATASETS [--model FOLDER] [--parts cells genes ...] [--out docs/embedding.md]
-    python benchmarks/embedding.py --data DATASETS --corpus FOLDER --parts ablations
+    python benchmarks/embedding.py --data DATASETS --corpus FOLDER --runs FOLDER --parts ablations
 
 DATASETS holds dev/*.h5ad and networks/*.csv.gz: cells and truths that no model of ours is trained on; ../resources beside it
 holds gene sets. Each part is written into the page's JSON as it ends, and the page from that: parts can be run again one by

@@ -4,7 +4,8 @@
 
 FOLDER holds the training cells, DATASETS dev/*.h5ad and networks/*.csv.gz. RUN is the folder of a training run on FOLDER,
 whose surveys are used again. Each row takes one term away; the formula sees the average of a set's cells. A model that reads one
-cell is not expected to reach what the formula knows: the last rows say where it does not.
+cell is not expected to reach what the formula knows: the rows after them say where it does not, and the last one whether a rule
+for the levels of regulators, fitted to truths that judge nothing, does better.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accuracy import SETS, sampled
+from sklearn.linear_model import LogisticRegression
 
 import sccafm
 from sccafm import evaluate
@@ -26,10 +28,12 @@ from sccafm.lexicon import Lexicon
 from sccafm.reading import read
 from sccafm.train.config import EvidenceWeights, TrainSFM
 from sccafm.train.corpus import Corpus
-from sccafm.train.evidence import Evidence, ablations
+from sccafm.train.evidence import Evidence, ablations, standardised
 
 METRICS = ("auroc", "auprc_ratio")
 MODEL_CELLS = 300  # of each set
+LEVEL_CELLS = "hpc_bm_tusi6933"  # of the corpus
+LEVEL_TRUTHS = ("beeline_mHSC-E_specific_TFs500", "beeline_mHSC-GM_specific_TFs500")
 
 
 def shown(adata: ad.AnnData, lexicon: Lexicon, corpus: Corpus) -> tuple[pd.Index, dict[str, torch.Tensor]]:
@@ -45,25 +49,63 @@ def shown(adata: ad.AnnData, lexicon: Lexicon, corpus: Corpus) -> tuple[pd.Index
     return pd.Index(reading.names), arguments | {"detection": detection, "activity": activity}
 
 
-def exchanged(formula: pd.DataFrame, model: sccafm.Model, adata: ad.AnnData) -> dict[str, pd.DataFrame]:
-    """The model's network, and the two networks that it and the formula make together.
+def log_scores(model: sccafm.Model, adata: ad.AnnData, regulators: pd.Index, names: pd.Index) -> pd.DataFrame:
+    grn = sccafm.infer_grn(
+        sampled(adata, MODEL_CELLS), model, regulators="all", n_top_genes=None, null_cells=0, progress=False
+    )
+    return np.log(grn.matrix().reindex(index=regulators, columns=names) + 1e-9)
+
+
+def standing(evidence: Evidence, arguments: dict[str, torch.Tensor]) -> np.ndarray:
+    """Degree in the prior and detection of the regulators, as the formula sees them: T 2."""
+    degree = standardised(evidence.degree[arguments["regulators"]][None])[0]
+    return torch.stack([degree, standardised(arguments["detection"])[0, arguments["acts"]]], 1).numpy()
+
+
+def fit_levels(corpus: Corpus, model: sccafm.Model, evidence: Evidence, data: Path, cells: Path) -> np.ndarray:
+    """What degree and detection of a regulator count beside the model's log score: 2.
+
+    Logistic regression on truths that trained no model and judge none, with an intercept for each.
+    """
+    adata = ad.read_h5ad(cells)
+    rows = []
+    for k, truth in enumerate(LEVEL_TRUTHS):
+        edges = evaluate.read_edges(data / "networks" / f"{truth}.csv.gz", adata).edges
+        part = adata[:, adata.var_names.isin(edges.to_numpy().ravel())].copy()
+        names, arguments = shown(part, model.lexicon, corpus)
+        regulators = names[arguments["acts"].numpy()]
+        own = log_scores(model, part, regulators, names)
+        own = own.sub(own.mean(axis=1), axis=0).to_numpy()
+        true = pd.crosstab(edges["source"], edges["target"]).reindex(index=regulators, columns=names, fill_value=0)
+        is_pair = true.any(axis=1).to_numpy()[:, None] & (regulators.to_numpy()[:, None] != names.to_numpy())
+        row, column = np.nonzero(is_pair)
+        own_intercept = np.full((len(row), len(LEVEL_TRUTHS)), 0.0)
+        own_intercept[:, k] = 10.0  # hardly shrunk
+        terms = np.column_stack([own[row, column], standing(evidence, arguments)[row], own_intercept])
+        rows.append((terms, true.to_numpy()[row, column] > 0))
+    x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    score, *others = LogisticRegression(fit_intercept=False, max_iter=1000).fit(x, y).coef_[0, :3]
+    return np.array(others) / score
+
+
+def exchanged(formula: pd.DataFrame, own: pd.DataFrame, rule: np.ndarray) -> dict[str, pd.DataFrame]:
+    """The model's network (log scores), and the networks that it makes with the formula and with a rule for regulators.
 
     One ranks the targets of each regulator, the other says how strong the regulators are: the mean of their log scores.
     """
-    adata = sampled(adata, MODEL_CELLS)
-    grn = sccafm.infer_grn(adata, model, regulators="all", n_top_genes=None, null_cells=0, progress=False)
-    own = np.log(grn.matrix().reindex(index=formula.index, columns=formula.columns) + 1e-9)
     level = {"formula": formula.mean(axis=1), "model": own.mean(axis=1)}
     within = {"formula": formula.sub(level["formula"], axis=0), "model": own.sub(level["model"], axis=0)}
     return {
         "the model": own,
         "targets by the model, regulators by the formula": within["model"].add(level["formula"], axis=0),
         "targets by the formula, regulators by the model": within["formula"].add(level["model"], axis=0),
+        "targets by the model, regulators by a fitted rule": within["model"].add(rule, axis=0),
     }
 
 
-def judge(corpus: Corpus, model: sccafm.Model, data: Path) -> pd.DataFrame:
+def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> pd.DataFrame:
     """Rows: the whole formula, then each without one term, then the model beside it; columns: truth and metric."""
+    data = options.data
     lexicon = model.lexicon
     weights = {"everything": EvidenceWeights()} | {
         f"without {name}": left for name, left in ablations(EvidenceWeights()).items()
@@ -75,6 +117,9 @@ def judge(corpus: Corpus, model: sccafm.Model, data: Path) -> pd.DataFrame:
             formulas[name].weights = left
         else:
             formulas[name] = Evidence(left, lexicon, corpus.breadth, corpus.profiles, seed=0)
+    whole = formulas["everything"]
+    weight = fit_levels(corpus, model, whole, data, options.corpus / f"{LEVEL_CELLS}.h5ad")
+    print(f"levels of regulators: log score + {weight[0]:.2f} degree + {weight[1]:.2f} detection")
     columns = {}
     for title, (cells, truth) in SETS.items():
         adata = ad.read_h5ad(data / "dev" / f"{cells}.h5ad")
@@ -83,7 +128,8 @@ def judge(corpus: Corpus, model: sccafm.Model, data: Path) -> pd.DataFrame:
         regulators = names[arguments["acts"].numpy()]
         scores = {name: pd.DataFrame(f(**arguments)[0].numpy(), regulators, names) for name, f in formulas.items()}
         first = scores.pop("everything")
-        scores |= exchanged(first, model, adata)
+        rule = pd.Series(standing(whole, arguments) @ weight, regulators)
+        scores |= exchanged(first, log_scores(model, adata, regulators, names), rule)
         report = evaluate.network(
             first, edges, adata=adata[:, names], baselines=scores, n_bootstrap=2, name="everything"
         ).to_frame()
@@ -113,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Corpus(TrainSFM(data=options.corpus, run=options.surveys or Path(folder)), model.lexicon)
         try:
-            text = table(judge(corpus, model, options.data))
+            text = table(judge(corpus, model, options))
         finally:
             corpus.close()
     head = [
@@ -122,7 +168,8 @@ def main() -> None:
         "formula itself (`sccafm.train.evidence`) at its default weights, on the truths of "
         "[docs/benchmarks.md](../docs/benchmarks.md). The last rows are the bundled model on up to "
         f"{MODEL_CELLS} cells of each set, and what comes of one ranking each regulator's targets and the other saying how strong the "
-        "regulators are.",
+        "regulators are; the fitted rule reads the regulator's degree in the prior and its detection, weighed on the ChIP-seq truths of "
+        "mHSC-E and mHSC-GM, which judge nothing here.",
     ]
     options.out.write_text("\n\n".join([*head, text]) + "\n")
     print(text)

@@ -71,8 +71,9 @@ def main() -> None:
         "# Per-cell networks on simulated cells",
         "Written by `python benchmarks/per_cell.py`; no figure is typed.",
         f"{n_seeds} networks of {n_genes} genes, {n_cells} cells in 4 states each; mean over networks (smallest to largest). "
-        "One network copied to all cells has exactly 0.5 in the first column and 0 in the second. `state_pearson` is told "
-        "the states; `sccafm, pooled` is the model's mean network copied to all cells.",
+        "One network copied to all cells has exactly 0.5 in the first column and 0 in the second. `state_pearson` and "
+        "`state_target_expression` are told the states, and the latter says what the level of the target would be worth without "
+        "the noise of single cells; `sccafm, pooled` is the model's mean network copied to all cells.",
         *[part for title, frame in runs.items() for part in (f"## {title}", table(frame))],
         "## Time of a simulation",
         f"{time_of['cells']:,} cells x {time_of['genes']} genes, {time_of['edges']} edges: {time_of['clock s']:.0f} s by the "

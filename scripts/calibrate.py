@@ -1,12 +1,15 @@
 """Fit everything that is fitted to a trained model's outputs, and write it beside the weights.
 
-    python scripts/calibrate.py --corpus FOLDER --edges OmniPath.csv.gz --truths NETWORKS [--model FOLDER]
+    python scripts/calibrate.py --corpus FOLDER --edges EDGES.csv.gz [--truths NETWORKS] [--model FOLDER]
 
 Writes calibration.json, calibration.safetensors and contexts.json into models/ (or FOLDER/models). FOLDER of --corpus
-holds the training cells (h5ad). What edges are fitted to trained no model and judges none:
+holds the training cells (h5ad); where obs has a column tissue, tissues are held out in turn to fit how unusual a cell is, else
+files are. What edges are fitted to trained no model and judges none:
 
-- DoRothEA's ChIP-seq evidence (column ev_chip of --edges), whatever other evidence an edge has;
-- BEELINE's ChIP-seq networks of mHSC-E and mHSC-GM (--truths), on bone-marrow progenitors of the corpus.
+- DoRothEA's ChIP-seq evidence, whatever other evidence an edge has: rows of --edges with 1 in the column ev_chip, whose first two
+  columns are source and target;
+- BEELINE's ChIP-seq networks of mHSC-E and mHSC-GM (files of NETWORKS), on bone-marrow progenitors, where the corpus holds
+  them.
 
 Each regulator of each truth has an intercept of its own, for shares of true edges differ; the slopes are shared. A pair counts
 once, in however many data sets and cells it is seen.
@@ -34,7 +37,7 @@ import sccafm
 from sccafm import calibration as fit
 from sccafm.evaluate import auroc
 from sccafm.null import sample_cells
-from sccafm.pretrained import write_json
+from sccafm.pretrained import FITTED, find_release, flat_name, write_json
 from sccafm.reading import Reading, read
 from sccafm.signs import PRIOR_COUNT, conditional_dependence, stated_signs
 
@@ -90,7 +93,7 @@ def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
     return Seen(
         name=path.stem,
         species=every.species,
-        tissue=str(adata.obs["tissue"].iloc[0]),
+        tissue=str(adata.obs["tissue"].iloc[0]) if "tissue" in adata.obs else path.stem,
         cell_types=types,
         tokens=np.array([model.vocabulary.token(gene_id) for gene_id in grn.genes["gene_id"]]),
         is_tf=grn.genes["is_tf"].to_numpy(),
@@ -202,14 +205,22 @@ def candidates(seen: Seen, model: sccafm.Model, edges: pd.DataFrame, targets: se
     return {"group": (group, y, regulator), "cell": cells}
 
 
-def read_truths(seen: list[Seen], model: sccafm.Model, edges: Path, networks: Path) -> dict[str, list[dict]]:
-    """Candidates of each truth, over the data sets that it is looked at in."""
+def read_truths(seen: list[Seen], model: sccafm.Model, edges: Path, networks: Path | None) -> dict[str, list[dict]]:
+    """Candidates of each truth, over the data sets that it is looked at in; truths without one are absent."""
     table = pd.read_csv(edges, low_memory=False)
+    if "ev_chip" not in table:
+        raise KeyError(
+            f"{edges} has no column ev_chip that marks edges with ChIP-seq evidence; it has {list(table.columns)}"
+        )
     chip = table[table["ev_chip"] == 1].set_axis(["source", "target", *table.columns[2:]], axis=1)
     studied = chip["source"].value_counts()
     chip = chip[chip["source"].isin(studied.index[studied >= 50])]
     truths = {"DoRothEA ChIP": [candidates(s, model, chip, None) for s in seen if s.scores is not None]}
+    present = {s.name for s in seen}
     for name, (data, network) in BEELINE.items():
+        if networks is None or data not in present:
+            print(f"confidence: {name} is left out; it needs --truths and {data}.h5ad in the corpus")
+            continue
         found = pd.read_csv(networks / f"{network}.csv.gz").iloc[:, :2].set_axis(["source", "target"], axis=1)
         found = found.apply(lambda column: column.str.upper())
         genes = set(found.to_numpy().ravel())
@@ -231,7 +242,7 @@ def fit_confidence(truths: dict[str, list[dict]]) -> dict:
                 f"confidence, {level}: {truth}: {len(table.y):,} candidates of {len(set(table.regulator))} regulators, "
                 f"share of true ones {table.y.mean():.4f}; AUROC of the score per regulator {table.auroc():.3f}"
             )
-        densities |= {truth: float(joined[truth].y.mean()) for truth in BEELINE}
+        densities |= {truth: float(joined[truth].y.mean()) for truth in BEELINE if truth in joined}
         base_rate = float(np.mean(list(densities.values())))
         fitted[level] = fit_slopes(joined, base_rate)
         shown = dict(zip(fit.FEATURES, np.round(fitted[level]["coefficients"], 3).tolist(), strict=True))
@@ -319,15 +330,19 @@ def distances(s: Seen, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.n
 
 def fit_ood(seen: list[Seen], size: int) -> tuple[dict, dict[str, np.ndarray]]:
     """Quantiles of both distances of cells whose whole tissue was held out, every data set weighing the same."""
-    held = {}
-    for tissue in sorted({s.tissue for s in seen}):
+    held, tissues = {}, sorted({s.tissue for s in seen})
+    if len(tissues) < 2:
+        raise ValueError(
+            f"the corpus holds cells of {tissues} alone; to hold one out it takes two tissues, or two files"
+        )
+    for tissue in tissues:
         tensors = references([s for s in seen if s.tissue != tissue], size)
         held |= {s.name: distances(s, tensors) for s in seen if s.tissue == tissue}
     far, strange = (np.concatenate([h[i] for h in held.values()]) for i in (0, 1))
     weight = np.concatenate([np.full(len(h[0]), 1 / len(h[0])) for h in held.values()])
     ood = {"distance": quantiles(far, weight), "strangeness": quantiles(strange, weight)}
     worse = np.maximum(fit.place(far, ood["distance"]), fit.place(strange, ood["strangeness"]))
-    print(f"ood: {len(held)} data sets of {len({s.tissue for s in seen})} tissues held out in turn, {len(far):,} cells")
+    print(f"ood: {len(held)} data sets of {len(tissues)} tissues held out in turn, {len(far):,} cells")
     return ood | {"larger": quantiles(worse, weight)}, references(seen, size)
 
 
@@ -342,7 +357,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--edges", type=Path, required=True)
-    parser.add_argument("--truths", type=Path, required=True)
+    parser.add_argument("--truths", type=Path)
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -353,7 +368,8 @@ def main() -> None:
     with_scores = {path.stem for path in paths[::EVERY]} | {data for data, _ in BEELINE.values()}
     bar = tqdm(paths, desc="looking", unit="file")
     seen = [look(path, model, path.stem in with_scores) for path in bar]
-    folder = model.files["sfm_model"].parent
+    paths_to = {name: find_release(options.model, None, False) / flat_name(name) for name in FITTED}
+    paths_to["contexts"].parent.mkdir(exist_ok=True)
     ood, tensors = fit_ood(seen, model.vocabulary.size)
     content = {
         "weights_hash": model.weights_hash,
@@ -362,11 +378,11 @@ def main() -> None:
         "ood": ood,
     }
     save_file(
-        {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}, folder / "calibration.safetensors"
+        {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}, paths_to["calibration_tensors"]
     )
-    write_json(folder / "calibration.json", content)
-    write_json(folder / "contexts.json", {"weights_hash": model.weights_hash} | name_contexts(seen, model))
-    print(f"wrote calibration.json, calibration.safetensors and contexts.json into {folder}")
+    write_json(paths_to["calibration"], content)
+    write_json(paths_to["contexts"], {"weights_hash": model.weights_hash} | name_contexts(seen, model))
+    print(f"wrote calibration.json, calibration.safetensors and contexts.json into {paths_to['contexts'].parent}")
 
 
 if __name__ == "__main__":

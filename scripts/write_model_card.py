@@ -20,7 +20,7 @@ from pathlib import Path
 import anndata as ad
 import pandas as pd
 
-from sccafm.train.card import LEFT_OUT
+from sccafm.train.card import LEFT_OUT, written_step
 from sccafm.train.log import draw_curves
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def main() -> None:
         shutil.copyfile(options.runs[-1] / "model/models" / name, ROOT / "models" / name)
     draw_curves(log, ROOT / "models/curves.png")
     table, files, cells = data_table(options.data, options.manifest)
-    last = log[log["part"] == "validation"].iloc[-1]
+    last = written_step(log, config["patience"])
     sizes = config["sfm"]
     steps = " + ".join(f"{c['steps']:,}" for c in configs)
     settings = {k: v for k, v in config.items() if k not in LEFT_OUT}
@@ -183,7 +183,7 @@ How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchma
 
 Gene vectors stand still in training: GO and Reactome membership, expression profiles of the corpus, the gene's usual levels,
 in how many data sets it is seen, and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST). Made by
-`python -m sccafm.train sfm` with these settings (docs/training.md says what they mean):
+`python -m sccafm.train sfm` with these settings (`sccafm train sfm --help` says what they mean):
 
 ```json
 {json.dumps(settings, indent=1)}

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import sccafm
+from sccafm import evaluate
 from sccafm.contexts import enrichment, load_entropy, matched_correlation, name_factor, short_term, where_active
 from sccafm.resources import read_gene_sets
 
@@ -131,6 +132,15 @@ def test_factors_table_says_where_and_what(grn):
         assert row["active_in"].split(" (")[0] == shares[factor].idxmax()
         best = enrichment(grn.sums["v"][:, m], symbols, sets).head(1)
         assert row["term"] == (best["term"].iloc[0] if len(best) else None)
+
+
+def test_sets_are_matched_whatever_their_case_and_form(grn):
+    immune = ["CD3D", "CD3E", "CD4", "CD8A", "CD8B"]
+    expected = grn.factors_table(2, {"immune": frozenset(immune)})
+    assert expected["term"].notna().any()
+    small = {"immune": [gene.lower() for gene in immune]}
+    for sets in (small, evaluate.read_gene_sets(small)):
+        pd.testing.assert_frame_equal(grn.factors_table(2, sets), expected)
 
 
 def test_explanation_adds_up_to_the_edge(grn):

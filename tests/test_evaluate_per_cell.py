@@ -20,6 +20,7 @@ from sccafm.evaluate import (
     lioness,
     per_cell,
 )
+from sccafm.evaluate.cell_baselines import state_mean
 from sccafm.evaluate.cell_scores import cell_scores
 
 CELLS = pd.Index([f"c{i}" for i in range(24)])
@@ -202,7 +203,7 @@ def test_edges_are_spelled_as_the_cells_spell_them(scores, adata):
 def test_the_report_shows_all_methods_and_says_what_is_missing(scores, adata):
     report = per_cell(scores, TRUTH, adata=adata, name="mine")
     methods = report.to_frame()["method"].tolist()
-    assert methods[:3] == ["mine", "mine, pooled", "lioness"] and len(methods) == 9
+    assert methods[:3] == ["mine", "mine, pooled", "lioness"] and len(methods) == 10
     assert report.to_markdown().count("\n") == 9 + 3
     assert isinstance(report.plot(), Figure)
     assert "the strongest baseline that does not know the states" in repr(report)
@@ -258,6 +259,13 @@ def test_correlations_find_edges_that_are_switched_where_levels_do_not_tell():
     assert report.loc["state_pearson", "auroc_edge"] > 0.95
     assert report.loc["lioness", "specificity_low"] > 0
     assert abs(report.loc["target_expression", "auroc_edge"] - 0.5) < 0.1
+
+
+def test_the_mean_of_a_state_is_handed_to_its_cells():
+    scores = pd.DataFrame({"a": [1.0, 3.0, 5.0], "b": [0.0, 2.0, 7.0]}, index=["c0", "c1", "c2"])
+    found = state_mean(scores, pd.Series(["x", "y", "x"], index=scores.index))
+    expected = pd.DataFrame({"a": [3.0, 3.0, 3.0], "b": [3.5, 2.0, 3.5]}, index=scores.index)
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_a_truth_can_be_made_from_a_table_of_states():

@@ -200,8 +200,13 @@ def test_groups_of_whole_numbers_answer_to_numbers_and_text(infer, adata):
     assert grn.groups.cat.categories.tolist() == ["2", "10"]
     pd.testing.assert_frame_equal(grn.matrix(2), grn.matrix("2"))
     pd.testing.assert_frame_equal(grn.matrix(np.int64(10)), grn.matrix("10"))
+    pd.testing.assert_frame_equal(grn.confidence(2), grn.confidence("2"))
+    pd.testing.assert_frame_equal(grn.qvalues(2), grn.qvalues("2"))
+    assert grn.qvalues(2).notna().to_numpy().any()
     with pytest.raises(KeyError, match=r"no group '1'; there are \['2', '10'\]"):
         grn.matrix(1)
+    with pytest.raises(KeyError, match=r"no group '1'; there are \['2', '10'\]"):
+        grn.qvalues(1)
 
 
 def test_unknown_group_lists_what_there_is(grn, infer):

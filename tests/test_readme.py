@@ -45,6 +45,16 @@ def test_embedding_code_runs(tmp_path, monkeypatch):
     assert (names["back"].cells == names["emb"].cells).all(axis=None)
 
 
+def test_the_page_of_networks_runs():
+    names = run(ROOT / "docs/infer.md")
+    grn, cell = names["grn"], names["cell"]
+    assert set(grn.regulators) == {"SPI1", "IRF8", "GATA3", "CD74"}
+    kept = grn[cell]
+    found = [names["scores"].loc[e.source, e.target] for e in kept.itertuples()]
+    np.testing.assert_allclose(found, kept["weight"], rtol=1e-5)
+    assert names["why"].weight == pytest.approx(kept["weight"].max(), rel=1e-5)
+
+
 def test_evaluation_code_runs():
     names = run(ROOT / "docs/evaluation.md")
     assert names["report"].keys == ("X_mine",)

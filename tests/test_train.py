@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import runpy
+import shutil
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from scipy import sparse
 import sccafm
 from sccafm.lexicon import read_lexicon
 from sccafm.nn import VGAEConfig
-from sccafm.pretrained import find_files
+from sccafm.pretrained import file_hash, find_files
 from sccafm.train import LossWeights, TrainEFM, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
@@ -150,6 +151,27 @@ def test_held_out_regulators_have_no_prior_in_training(data, tmp_path, lexicon, 
     assert out_degree[0] == out_degree[1] == vectors[:, -5].min() < out_degree[2]
     with pytest.raises(ValueError, match="the prior has no edges of NOTHING; name regulators that it holds"):
         lexicon.without(["nothing"])
+
+
+def test_a_trained_model_has_seen_what_would_be_held_out(data, begun, tmp_path):
+    config = settings(data, tmp_path / "run", init=begun, hold_out=tmp_path / "held_out.txt")
+    with pytest.raises(ValueError, match="hold_out is for new weights.*leave init out"):
+        train_sfm(config)
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.0])
+def test_names_of_factors_go_on_where_contexts_are_held(data, begun, tmp_path, weight):
+    folder = shutil.copytree(begun, tmp_path / "named")
+    digest = file_hash(folder / "models/sfm_model.safetensors")
+    names = [f"factor {m}" for m in range(sfm_config().num_factors)]
+    named = {"weights_hash": digest, "factors": [{"name": name} for name in names]}
+    (folder / "models/contexts.json").write_text(json.dumps(named))
+    config = settings(data, tmp_path / "run", steps=1, init=folder, weights=LossWeights(context=weight))
+    model = sccafm.load(train_sfm(config), device="cpu")
+    assert model.weights_hash != digest
+    assert model.contexts == (tuple(names) if weight else None)
+    if weight:
+        assert json.loads(model.files["contexts"].read_text())["named_for"] == digest
 
 
 def test_a_finished_run_called_again_leaves_its_bits(unbroken):

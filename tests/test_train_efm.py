@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from functools import partial
 
 import pandas as pd
@@ -71,6 +72,18 @@ def test_the_structure_module_stands_still_and_the_model_loads(unbroken, release
     assert model.efm.gene_shift.weight.abs().max() > 0
     section = json.loads((unbroken.run / "model/models/efm_config.json").read_text())
     assert list(section) == ["causal_efm"]
+
+
+def test_the_card_tells_of_the_weights_that_were_written_and_of_files_left_out(data, release, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "data")
+    (folder / "short.h5ad").write_bytes(b"no")
+    config = settings(folder, tmp_path / "run", release, patience=9, steps=6, on_bad_file="skip")
+    with pytest.warns(UserWarning, match="short.h5ad"):
+        card = (train_efm(config) / "models/efm_card.md").read_text()
+    held_out = pd.read_csv(config.run / "log.csv").query("part == 'validation'")
+    best = held_out.loc[held_out["total"].idxmin()]
+    assert f"{best['step']:,} steps of" in card and f"cell {best['cell']:.3f}" in card
+    assert "- short.h5ad: " in card
 
 
 def test_the_log_watches_for_collapse(unbroken):

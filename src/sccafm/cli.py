@@ -47,6 +47,8 @@ class Infer:
     """Edges to keep of each cell."""
     min_weight: float | None = None
     keep_factors: bool = False
+    null_cells: int = 32
+    """Permuted cells that q-values compare with; 0: none."""
     device: str = "auto"
 
 
@@ -101,6 +103,7 @@ def run_infer(options: Infer) -> None:
         "preprocess",
         "top_k",
         "min_weight",
+        "null_cells",
     )
     settings = {name: getattr(options, name) for name in (*names, "keep_factors", "device")}
     keys = {slot: getattr(options, f"{slot}_key") for slot in ("platform", "tissue", "disease")}

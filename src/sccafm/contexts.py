@@ -53,6 +53,11 @@ def enrichment(
     return table[table["overlap"] >= min_overlap].sort_values(["pvalue", "term"], ignore_index=True)
 
 
+def upper_sets(sets) -> dict[str, frozenset]:
+    """Gene sets as they are compared: name -> upper-case symbols, from a mapping to any iterables or a `GeneSets`."""
+    return {name: frozenset(str(gene).upper() for gene in genes) for name, genes in getattr(sets, "sets", sets).items()}
+
+
 def top_names(sums: np.ndarray, names: pd.Index, n_top: int) -> list[str]:
     """Names of the rows that weigh most in each column, as text: N M -> M."""
     best = np.argsort(-sums, axis=0, kind="stable")[:n_top]  # n_top M

@@ -226,7 +226,7 @@ def embed(
     embedding = Embedding(
         cells=cell_frame(cells, groups.index),
         groups=groups,
-        gene_table=gene_table(model, reading),
+        gene_table=reading.gene_table(model.vocabulary),
         sums=sums,
         static_genes=static_frame(static_vectors(model, reading), reading.names.rename(None)),
         columns=gene_columns(model),
@@ -398,17 +398,6 @@ def cell_frame(values: np.ndarray, cells: pd.Index) -> pd.DataFrame:
 
 def static_frame(values: np.ndarray, names: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(values, names, [f"static_{i:03d}" for i in range(values.shape[1])])
-
-
-def gene_table(model: Model, reading: Reading) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "symbol": reading.symbols.astype(str),
-            "gene_id": [model.vocabulary.gene_id(token) for token in reading.gene_ids],
-            "is_tf": reading.is_tf,
-        },
-        index=reading.names.rename(None),
-    )
 
 
 def parameters(model: Model, reading: Reading, adapt: Adapt | None, batch_key: str | None) -> dict:

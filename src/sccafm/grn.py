@@ -13,7 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from sccafm.calibration import confidence_of, levels, row_quantiles
-from sccafm.contexts import Explanation, explain, top_names, top_terms, where_active
+from sccafm.contexts import Explanation, explain, top_names, top_terms, upper_sets, where_active
 from sccafm.factors import FACTOR_ARRAYS, factor_names, unpack_factors
 from sccafm.groups import ALL
 from sccafm.null import benjamini_hochberg, group_pvalues
@@ -125,6 +125,11 @@ class GRN:
         - qvalue: float32, false discovery rate at which the cell's score exceeds those in permuted cells of the data
           set; NaN where ``null_cells=0``;
         - in_prior: bool, the prior network holds the edge; prior_sources: categorical, the collections that name it.
+
+        Raises
+        ------
+        KeyError
+            A cell is not in this GRN.
         """
         names = [cells] if isinstance(cells, str) else cells
         positions = np.arange(len(self)) if names is None else self._positions(names)
@@ -171,6 +176,11 @@ class GRN:
         Returns
         -------
         DataFrame regulators x targets, float64 in [0, 1], self-edges included.
+
+        Raises
+        ------
+        KeyError
+            No such group; here and in what follows.
         """
         counts = self.group_sizes.to_numpy()
         if group is None:
@@ -207,6 +217,11 @@ class GRN:
         in_prior, prior_sources, as in `to_frame`. The pairs of a group are unique, so one group's rows are a network for
         decoupler. qvalue (float64) tests the group's mean score against permuted cells of the whole data set, over all
         pairs of the group (Benjamini and Hochberg).
+
+        Raises
+        ------
+        ValueError
+            `top_k` is no positive number.
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be a positive number or None for all pairs, got {top_k}")
@@ -239,9 +254,14 @@ class GRN:
         See `sccafm.calibration`: the probability assumes that a share ``params["calibration"]["base_rate"]`` of all
         pairs is real; `calibration.at_base_rate` moves it to another.
 
+        Parameters
+        ----------
+        group
+            As in `matrix`.
+
         Returns
         -------
-        DataFrame regulators x targets, float32; NaN for a model without calibration.
+        DataFrame regulators x targets, float32 in [0, 1]; NaN for a model without calibration.
         """
         values = self._confidence(group, np.arange(self.in_prior.size)).reshape(self.in_prior.shape)
         return pd.DataFrame(values, index=self.regulators, columns=self.targets)
@@ -258,12 +278,17 @@ class GRN:
 
         See `sccafm.null`. Self-edges are no tests and are NaN, as all pairs are where ``null_cells=0``.
 
+        Parameters
+        ----------
+        group
+            As in `matrix`.
+
         Returns
         -------
-        DataFrame regulators x targets, float64.
+        DataFrame regulators x targets, float64 in [0, 1].
         """
         mean = self.matrix(group)
-        n = len(self) if group is None else self.group_sizes[group]
+        n = len(self) if group is None else self.group_sizes.iloc[self._code(group)]
         values = np.full(mean.shape, np.nan)
         if self.pairs.n_null:
             null = (self.pairs.null_mean, self.pairs.null_sd, self.pairs.n_null, self.sums["null_tail"])
@@ -330,7 +355,7 @@ class GRN:
             raise KeyError("the model of this GRN has no calibration, so it cannot say how unusual a cell is")
         return pd.Series(self.arrays["ood"], index=self.cells, name="ood")
 
-    def factors_table(self, n_top: int = 5, sets: Mapping[str, frozenset] | None = None) -> pd.DataFrame:
+    def factors_table(self, n_top: int = 5, sets: Mapping[str, Iterable[str]] | None = None) -> pd.DataFrame:
         """What each factor is made of.
 
         Parameters
@@ -339,7 +364,7 @@ class GRN:
             How many regulators and targets are listed.
         sets
             Gene sets, name -> symbols, e.g. ``sccafm.resources.read_gene_sets()`` for those of GO and Reactome that
-            ship. Symbols are compared in upper case.
+            ship, or what `sccafm.evaluate.read_gene_sets` made of a GMT file or a table. Case does not matter.
 
         Returns
         -------
@@ -364,7 +389,7 @@ class GRN:
             table["active_in"] = [", ".join(f"{group} ({share:.1%})" for group, share in best) for best in active]
         if sets is not None:
             symbols = pd.Index(self.genes["symbol"].str.upper())
-            for column, values in top_terms(self.sums["v"], symbols, sets).items():
+            for column, values in top_terms(self.sums["v"], symbols, upper_sets(sets)).items():
                 table[column] = values
         return table
 
@@ -377,6 +402,11 @@ class GRN:
             A regulator and a gene, by name.
         cell
             Name of the cell.
+
+        Returns
+        -------
+        Explanation
+            The edge's weight in the cell, its mean over all cells, and a table with what each factor gives to both.
 
         Raises
         ------
@@ -407,6 +437,11 @@ class GRN:
         Returns
         -------
         u: regulators x factors, v: targets x factors; ``u @ v.T`` are the cell's scores.
+
+        Raises
+        ------
+        KeyError
+            No factors were kept, or the cell is not in this GRN.
         """
         self._check_factors()
         (position,) = self._positions([cell])

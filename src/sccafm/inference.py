@@ -259,12 +259,5 @@ class Inference:
 
 def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, pairs: Pairs) -> GRN:
     """Labels without results."""
-    genes = pd.DataFrame(
-        {
-            "symbol": reading.symbols.astype(str),
-            "gene_id": [model.vocabulary.gene_id(token) for token in reading.gene_ids],
-            "is_tf": reading.is_tf,
-        },
-        index=reading.names.rename(None),
-    )
+    genes = reading.gene_table(model.vocabulary)
     return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params)

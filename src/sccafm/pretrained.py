@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,7 +44,10 @@ CANDIDATES = {
     "contexts": ("models/contexts.json", "contexts.json"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
+    "curves": ("models/curves.png",),
+    "reliability": ("models/reliability.png",),
     "efm_card": ("models/efm_card.md",),
+    "efm_curves": ("models/efm_curves.png",),
 }
 REQUIRED = ("sfm_config", "sfm_model", "vocab", "cond_dict")
 BORROWED = (
@@ -56,6 +59,10 @@ BORROWED = (
     "genesets",
 )  # the bundle's own where a release has none
 FITTED = ("calibration", "calibration_tensors", "contexts")  # belong to the weights beside them alone
+SFM_PICTURES, EFM_CARD = (
+    ("curves", "reliability"),
+    ("efm_card", "efm_curves"),
+)  # of the cards: go where their weights go
 EFM_KINDS = {"efm": EFMConfig, "causal_efm": CausalEFMConfig}  # section of efm_config.json -> the published, and ours
 SFM_PREFIX, VGAE_PREFIX = "foundation_modules.sfm.", "head_modules.vgae."
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "./folder" is none
@@ -112,10 +119,10 @@ class Model:
         copy_tables(self.files, partial)
         save_sfm(partial / "models", self.sfm, self.vgae)
         self._copy_fitted(partial)
+        copy_present(self.files, SFM_PICTURES, partial)
         if self.efm is not None:
             save_efm(partial / "models", self.efm)
-            if "efm_card" in self.files:
-                shutil.copyfile(self.files["efm_card"], partial / flat_name("efm_card"))
+            copy_present(self.files, EFM_CARD, partial)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -124,7 +131,7 @@ class Model:
     def _copy_fitted(self, folder: Path) -> None:
         """Copy calibration and names, and let them name the weights as they were just written."""
         own = {"calibration": self.calibration, "calibration_tensors": self.calibration, "contexts": self.contexts}
-        digest = hashlib.sha256((folder / flat_name("sfm_model")).read_bytes()).hexdigest()
+        digest = file_hash(folder / flat_name("sfm_model"))
         for name in (name for name, content in own.items() if content is not None):
             path = folder / flat_name(name)
             shutil.copyfile(self.files[name], path)
@@ -182,7 +189,7 @@ def load(
             "the model has no EFM",
             stacklevel=2,
         )
-    weights_hash = hashlib.sha256(files["sfm_model"].read_bytes()).hexdigest()
+    weights_hash = file_hash(files["sfm_model"])
     return Model(
         sfm=sfm.to(device).eval(),
         vgae=vgae and vgae.to(device).eval(),
@@ -212,12 +219,37 @@ def read_contexts(files: Mapping[str, Path], weights_hash: str) -> tuple[str, ..
     return tuple(factor["name"] for factor in content["factors"])
 
 
+def carry_contexts(files: Mapping[str, Path], folder: Path) -> None:
+    """Hand the names of a release's factors to the weights in a folder that were trained from it and held to its contexts.
+
+    What stands beside the names (regulators, targets, load) is still that of the weights that they were made for, which
+    ``named_for`` tells.
+    """
+    if "contexts" not in files:
+        return
+    content = json.loads(files["contexts"].read_text())
+    begun, trained = (file_hash(path) for path in (files["sfm_model"], folder / flat_name("sfm_model")))
+    if content["weights_hash"] == begun:
+        write_json(folder / flat_name("contexts"), content | {"weights_hash": trained, "named_for": begun})
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def copy_tables(files: Mapping[str, Path], folder: Path) -> None:
-    """Copy everything but configs, weights and what was fitted to weights into a folder of the flat layout."""
+    """Copy what belongs to no weights into a folder of the flat layout."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
-        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", "efm_card", *FITTED):
+        if name.removesuffix("_config").removesuffix("_model") not in ("sfm", "efm", *SFM_PICTURES, *EFM_CARD, *FITTED):
             shutil.copyfile(path, folder / flat_name(name))
+
+
+def copy_present(files: Mapping[str, Path], names: Iterable[str], folder: Path) -> None:
+    """Copy those of some logical files that a release has."""
+    for name in names:
+        if name in files:
+            shutil.copyfile(files[name], folder / flat_name(name))
 
 
 def flat_name(name: str) -> str:

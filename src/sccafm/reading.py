@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.batch import CONDITIONS
-from sccafm.genes import LOST, SPECIES, WAYS, GeneMatch, guess_species, match_genes, species_name, spell
+from sccafm.genes import LOST, SPECIES, WAYS, GeneMatch, Vocabulary, guess_species, match_genes, species_name, spell
 from sccafm.lexicon import Lexicon
 from sccafm.preprocess import KINDS, Matrix, Survey, find_matrix, variable_genes
 
@@ -109,6 +109,13 @@ class Reading:
     def labels_of(self, adata) -> pd.Index:
         """How this reading calls the genes of `adata`, which may be others than the matrix's (raw)."""
         return (adata.var_names if self.gene_key is None else pd.Index(adata.var[self.gene_key])).astype(str)
+
+    def gene_table(self, vocabulary: Vocabulary) -> pd.DataFrame:
+        """What the genes are called, and which may regulate: columns symbol, gene_id, is_tf."""
+        ids = [vocabulary.gene_id(token) for token in self.gene_ids]
+        return pd.DataFrame(
+            {"symbol": self.symbols.astype(str), "gene_id": ids, "is_tf": self.is_tf}, index=self.names.rename(None)
+        )
 
 
 def read(

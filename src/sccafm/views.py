@@ -11,8 +11,6 @@ from torch import Tensor
 
 from sccafm.batch import Factors, Tokens
 
-PER_CELL = 1e4  # what the counts of a cell are brought to before the logarithm
-
 
 def thinned(tokens: Tokens, share: Tensor) -> Tokens:
     """Keep each molecule of a cell with a probability, and bring what is left to the same depth.

@@ -13,7 +13,8 @@ from sccafm.evaluate.baselines import Expression, dense_columns, expression
 
 EDGES_AT_ONCE = 256  # a few arrays of cells x so many edges are held at a time
 ALL = (
-    "lioness", "state_pearson", "pooled_pearson", "expression_product", "source_expression", "target_expression", "random",
+    "lioness", "state_pearson", "pooled_pearson", "expression_product", "source_expression", "target_expression",
+    "state_target_expression", "random",
 )  # fmt: skip
 
 
@@ -97,6 +98,11 @@ def end_expression(data: Expression, edges: pd.DataFrame, end: str, *, layer: st
     return _labelled(x[:, {"source": row, "target": column}[end]].astype(np.float32), data, edges)
 
 
+def state_mean(scores: pd.DataFrame, states: pd.Series) -> pd.DataFrame:
+    """Scores of cells x edges, averaged over the cells of each state and handed to all of them: without their noise."""
+    return scores.groupby(states.to_numpy()).transform("mean")
+
+
 def run_cell_baselines(
     wanted: str | Sequence[str] | Mapping[str, pd.DataFrame] | None,
     data: Expression | None,
@@ -125,6 +131,7 @@ def run_cell_baselines(
         "expression_product": lambda: expression_product(data, edges, layer=layer),
         "source_expression": lambda: end_expression(data, edges, "source", layer=layer),
         "target_expression": lambda: end_expression(data, edges, "target", layer=layer),
+        "state_target_expression": lambda: state_mean(end_expression(data, edges, "target", layer=layer), states),
         "random": lambda: np.random.default_rng(random_state).random((len(states), len(edges)), dtype=np.float32),
     }
     return {name: np.asarray(run[name]()) for name in names if name not in lacking}, lacking

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.evaluate.truth import gene_keys, gene_lookup
+from sccafm.evaluate.truth import gene_keys, gene_lookup, read_delimited
 
 TERM_COLUMNS = ("term", "go_id", "set", "gene_set", "geneset", "pathway", "complex", "source")
 GENE_COLUMNS = ("gene_id", "gene_symbol", "gene", "symbol", "target", "ensembl")
@@ -109,7 +109,7 @@ def _rows(table) -> pd.DataFrame:
         table = table.sets
     if isinstance(table, str | Path):
         name = str(table).removesuffix(".gz")
-        table = _gmt(Path(table)) if name.endswith(".gmt") else _csv(Path(table))
+        table = _gmt(Path(table)) if name.endswith(".gmt") else read_delimited(table)
     if isinstance(table, Mapping):
         return pd.DataFrame([(name, gene) for name, genes in table.items() for gene in genes], columns=["term", "gene"])
     names = {str(column).lower(): column for column in table.columns}
@@ -132,8 +132,3 @@ def _gmt(path: Path) -> dict[str, list[str]]:
     for name, _, *genes in rows:
         sets.setdefault(name, []).extend(gene.split(",")[0] for gene in genes if gene)  # "GENE,1.0" carries a weight
     return sets
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    is_tabbed = len(pd.read_csv(path, sep="\t", nrows=0).columns) > 1
-    return pd.read_csv(path, sep="\t" if is_tabbed else ",", dtype=str, keep_default_na=False)

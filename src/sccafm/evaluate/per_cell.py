@@ -31,7 +31,7 @@ METRICS = {
     "auroc_cell": "AUROC within cells",
 }
 CHANCE = {"auroc_edge": 0.5, "specificity": 0.0, "auroc_cell": 0.5}
-SEES_STATES = "state_pearson"  # the one baseline that is told the state of each cell
+SEES_STATES = ("state_pearson", "state_target_expression")  # baselines that are told the state of each cell
 RANKED_AT_ONCE = 4_000_000  # scores
 
 
@@ -99,7 +99,7 @@ class PerCellReport:
 
     def _verdict(self, metric: str) -> str:
         """One sentence: the judged scores against the strongest baseline that is not told the states."""
-        rivals = self.table.set_index("method")[metric].drop([self.name, SEES_STATES], errors="ignore").dropna()
+        rivals = self.table.set_index("method")[metric].drop([self.name, *SEES_STATES], errors="ignore").dropna()
         if rivals.empty:
             return ""
         best = rivals.idxmax()
@@ -145,8 +145,9 @@ def per_cell(
         Cells whose expression the baselines read; None: the truth, where it is an AnnData.
     baselines
         "all", names, or None. lioness (|LIONESS| on Pearson), state_pearson (|Pearson| within the cell's state, which it
-        is told), pooled_pearson (one network for all cells), expression_product, source_expression,
-        target_expression, random. The mean of the judged scores over cells, copied, always stands beside them.
+        is told), pooled_pearson (one network for all cells), expression_product, source_expression, target_expression,
+        state_target_expression (the target's mean over the cells of the state, which it is told too), random. The mean of the
+        judged scores over cells, copied, always stands beside them.
     state_key
         Column of obs with the state, where the truth is an AnnData.
     layer

@@ -115,7 +115,7 @@ def read_edges(
     KeyError
         No known pair of columns.
     """
-    table = table.edges if isinstance(table, Truth) else _read(table)
+    table = table.edges if isinstance(table, Truth) else read_delimited(table)
     source, target = edge_columns(table)
     kept = np.ones(len(table), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
     ends = table.loc[kept, [source, target]]
@@ -173,7 +173,7 @@ def read_collectri(
     KeyError
         No known pair of columns, or `levels` for a table without a column `confidence`.
     """
-    table = _read(table)
+    table = read_delimited(table)
     if levels is None:
         return read_edges(table, genes)
     confidence = table[_column(table, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
@@ -204,7 +204,7 @@ def read_chip_atlas(
     KeyError
         A column is missing, or no experiment is from `cell_type`.
     """
-    table = _read(table)
+    table = read_delimited(table)
     if "target_genes" in table.columns.str.lower():
         table = _long_chip_atlas(table, cell_type)
     score = pd.to_numeric(table[_column(table, ("score",), "add one: `table['score'] = ...`")])
@@ -274,7 +274,7 @@ def aligned(
 
 def spelled_edges(table: "pd.DataFrame | Truth", lookup: dict[str, str]) -> pd.DataFrame:
     """Columns source, target of a table of edges, as the measured genes spell them; missing names become ''."""
-    table = table.edges if isinstance(table, Truth) else _read(table)
+    table = table.edges if isinstance(table, Truth) else read_delimited(table)
     source, target = edge_columns(table)
     return pd.DataFrame({"source": respell(table[source], lookup), "target": respell(table[target], lookup)})
 
@@ -291,7 +291,8 @@ def edge_columns(table: pd.DataFrame) -> tuple[str, str]:
     )
 
 
-def _read(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+def read_delimited(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """A table as it is, or as text from a file with commas or tabs."""
     if isinstance(table, pd.DataFrame):
         return table
     is_tabbed = len(pd.read_csv(table, sep="\t", nrows=0).columns) > 1

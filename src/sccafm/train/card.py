@@ -39,8 +39,7 @@ def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence
         What was trained on, and what was left out.
     """
     log = pd.read_csv(config.run / "log.csv")
-    held_out = log[log["part"] == "validation"]
-    last = held_out.loc[held_out["total"].idxmin()] if config.patience else held_out.iloc[-1]
+    last = written_step(log, config.patience)
     terms = ", ".join(f"{term} {last[term]:.3f}" for term in log.columns[2:])
     begun = "new weights" if config.init is None else f"the weights of {Path(config.init).name}"
     content = f"""{HEADER}
@@ -70,6 +69,12 @@ From {begun}: {last["step"]:,} steps of {config.batches} x {config.cells} cells 
 """
     (folder / "README.md").write_text(content.lstrip("\n"))
     copy_curves(config, folder / "curves.png")
+
+
+def written_step(log: pd.DataFrame, patience: int) -> pd.Series:
+    """The evaluation of the weights that a run writes: with patience the best ones, else the last."""
+    held_out = log[log["part"] == "validation"]
+    return held_out.loc[held_out["total"].idxmin()] if patience else held_out.iloc[-1]
 
 
 def settings(config: RunConfig) -> str:
@@ -107,7 +112,12 @@ on; it is no proof of a cause. How it stands beside principal components and oth
 
 
 def write_efm_card(
-    folder: Path, config: TrainEFM, sizes: CausalEFMConfig, files: Sequence[File], watched: Sequence[str]
+    folder: Path,
+    config: TrainEFM,
+    sizes: CausalEFMConfig,
+    files: Sequence[File],
+    bad: dict[Path, str],
+    watched: Sequence[str],
 ) -> None:
     """Write efm_card.md and efm_curves.png beside the weights.
 
@@ -119,13 +129,13 @@ def write_efm_card(
         Of the run, whose folder holds log.csv and curves.png.
     sizes
         Of the network.
-    files
-        What was trained on.
+    files, bad
+        What was trained on, and what was left out.
     watched
         Columns of the log that are no loss terms.
     """
     log = pd.read_csv(config.run / "log.csv")
-    last = log[log["part"] == "validation"].iloc[-1]
+    last = written_step(log, config.patience)
     terms = [c for c in log.columns[2:] if c not in watched]
     told = [", ".join(f"{name} {last[name]:.3f}" for name in names) for names in (terms, watched)]
     content = f"""# The embedding module
@@ -136,7 +146,7 @@ messages run along the structure module's graph ({sizes.graph}). `sccafm.embed` 
 ## Training
 
 {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed {config.seed}; the structure module {"learned too" if config.sfm_learning_rate else "stood still"}.
-On cells that were held out, at the end: {told[0]}.
+On cells that were held out, at that step: {told[0]}.
 Watched for collapse there: {told[1]}.
 
 ![Loss terms by step](efm_curves.png)
@@ -148,7 +158,7 @@ Watched for collapse there: {told[1]}.
 ## Data
 
 {data_table(files)}
-
+{left_out(bad)}
 ## Limits
 
 {EFM_LIMITS}

@@ -1,7 +1,6 @@
 """What trains an embedding module: views and contrasts of a batch under a structure module that stands still."""
 
 import dataclasses
-import shutil
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from sccafm.nn.causal_efm import from_structure
 from sccafm.objective import WATCHED, objective, total
 from sccafm.pretrained import (
     FITTED,
+    SFM_PICTURES,
+    copy_present,
     copy_tables,
     find_files,
     find_release,
-    flat_name,
     load_efm,
     load_sfm,
     save_efm,
@@ -131,6 +131,8 @@ def train_efm(config: TrainEFM, progress: bool = True) -> Path:
     ValueError
         The run folder belongs to another configuration, a file cannot be trained on, `init` has another kind of
         embedding module, or the processes do not fit.
+    FileNotFoundError
+        No data, or no model folder.
     FloatingPointError
         A loss is not finite: step, term and file are named.
     """
@@ -189,11 +191,9 @@ def write_model(
         if "calibration" in files:
             warnings.warn("the structure module was changed: its calibration is left out, fit it again", stacklevel=3)
     else:
-        for name in ("sfm_config", "sfm_model", *FITTED):
-            if name in files:
-                shutil.copyfile(files[name], folder / flat_name(name))
+        copy_present(files, ("sfm_config", "sfm_model", *FITTED, *SFM_PICTURES), folder)
     save_efm(folder / "models", efm)
-    write_efm_card(folder / "models", config, efm.config, corpus.files, WATCHED)
+    write_efm_card(folder / "models", config, efm.config, corpus.files, corpus.bad, WATCHED)
 
 
 EMBEDDING = Kind(release, build, teach, write_model, for_edges=False)

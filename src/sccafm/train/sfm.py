@@ -14,7 +14,7 @@ from sccafm.lexicon import Lexicon, read_lexicon
 from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
-from sccafm.pretrained import copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
+from sccafm.pretrained import carry_contexts, copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, default_sfm, default_vgae
@@ -148,7 +148,9 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     ImportError
         The extra "train" is not installed.
     ValueError
-        The run folder belongs to another configuration, a file cannot be trained on, or the processes do not fit.
+        The run folder belongs to another configuration, a file cannot be trained on, the processes do not fit, settings
+        contradict each other (`hold_out` or random gene vectors with `init`, a width that the gene vectors do not have, more
+        factors than cells), or `hold_out` names a regulator without prior edges.
     FileNotFoundError
         No data, or no file of regulators to hold out.
     FloatingPointError
@@ -159,6 +161,11 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
 
 def release(config: TrainSFM) -> tuple[dict[str, Path], Lexicon]:
     """The model folder to start from, or the bundled one for its tables."""
+    if config.hold_out is not None and config.init is not None:
+        raise ValueError(
+            "hold_out is for new weights: the model to start from has seen these edges, and its gene vectors hold their number; "
+            "leave init out"
+        )
     files = find_files(find_release(config.init, None, False), required=TABLES)
     lexicon = read_lexicon(files)
     if config.hold_out is not None:
@@ -209,6 +216,8 @@ def write_model(
         network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
     save_sfm(folder / "models", *networks)
+    if config.init is not None and config.weights.context:
+        carry_contexts(files, folder)
     write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)
 
 
