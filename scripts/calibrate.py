@@ -40,6 +40,7 @@ from sccafm.null import sample_cells
 from sccafm.pretrained import FITTED, find_release, flat_name, write_json
 from sccafm.reading import Reading, read
 from sccafm.signs import PRIOR_COUNT, conditional_dependence, stated_signs
+from sccafm.train.corpus import LEAST_LEVEL
 
 CELLS = 24  # of each data set
 SINGLE = 6  # of them also looked at one by one, for the confidence of a cell's edges
@@ -48,7 +49,6 @@ EVERY = 3  # DoRothEA's edges are looked at in every third data set
 MOST = 300_000  # candidates of a truth that are fitted to
 KNOTS = 201  # quantiles that are stored
 PRECISION = 0.8  # of signs, where the model does not abstain
-LEAST_LEVEL = 0.05  # log1p of counts per 10,000 below which no gene's usual level is taken to be
 BEELINE = {
     "mHSC-E": ("hpc_bm_tusi6933", "beeline_mHSC-E_specific_TFs1000"),
     "mHSC-GM": ("hpc_bm_tusi6933", "beeline_mHSC-GM_specific_TFs1000"),

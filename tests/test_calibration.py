@@ -6,6 +6,7 @@ import json
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,9 @@ def test_base_rate_moves_the_odds_and_no_more():
     moved = at_base_rate(p, 0.4, 0.1)
     np.testing.assert_allclose(moved / (1 - moved), p / (1 - p) * (0.1 / 0.9) / (0.4 / 0.6))
     np.testing.assert_allclose(at_base_rate(moved, 0.1, 0.4), p)
+    table = pd.DataFrame([p], ["R"], list("abc")).astype(np.float32)
+    pd.testing.assert_frame_equal(at_base_rate(table, 0.4, 0.1), pd.DataFrame([moved], ["R"], list("abc")), rtol=1e-6)
+    assert np.isnan(at_base_rate([np.nan], 0.4, 0.1)).all()
 
 
 def test_calibration_error_of_true_and_of_inflated_probabilities():

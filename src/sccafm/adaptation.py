@@ -163,7 +163,7 @@ class Pool:
         return tokens, self._tokens(partners, genes), torch.from_numpy(same)
 
     def _genes(self) -> np.ndarray:
-        """Half of the regulators that fit, filled up with other genes: positions in file order."""
+        """Regulators, up to a quarter of the genes of a step, filled up with other genes: positions in file order."""
         is_tf, n = self.reading.is_tf, self.settings.genes
         acting = self.rng.permutation(np.flatnonzero(is_tf))[: max(1, n // 4)]
         others = self.rng.permutation(np.flatnonzero(~is_tf))[: max(1, n - len(acting))]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from safetensors.numpy import load_file
 from scipy.special import expit, logit
 from scipy.stats import rankdata
@@ -96,14 +97,28 @@ def confidence_of(quantile: np.ndarray, in_prior: np.ndarray, level: np.ndarray,
     return (np.round(probability * CONFIDENCE_STEPS) / CONFIDENCE_STEPS).astype(np.float32)
 
 
-def at_base_rate(confidence: np.ndarray, fitted: float, wanted: float) -> np.ndarray:
+def at_base_rate(confidence, fitted: float, wanted: float):
     """Confidence where a share `wanted` of all candidates is real, and not the share that the fit assumes.
 
     What counts as real differs between experiments more than anything else about them: in the ChIP-seq truths of
     BEELINE alone from 1 in 12 to more than half of the candidates. The evidence of an edge stays what it is, only the
     odds before it change.
+
+    Parameters
+    ----------
+    confidence
+        Array of any shape, Series or DataFrame (`GRN.confidence`), in [0, 1]; NaN stays NaN.
+    fitted
+        Share that the confidence assumes, above 0 and below 1: ``grn.params["calibration"]["base_rate"]``.
+    wanted
+        Share to assume instead.
+
+    Returns
+    -------
+    The same form and labels, float64 in (0, 1).
     """
-    inner = np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, 1 - 1e-6)
+    values = confidence if isinstance(confidence, pd.Series | pd.DataFrame) else np.asarray(confidence)
+    inner = values.astype(np.float64).clip(1e-6, 1 - 1e-6)
     return expit(logit(inner) + logit(wanted) - logit(fitted))
 
 

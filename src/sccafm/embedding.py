@@ -189,6 +189,8 @@ def embed(
 
     Raises
     ------
+    TypeError
+        `adata` is no AnnData.
     ValueError, KeyError
         Data that cannot be read, a model without an embedding module, or networks of other cells, genes or weights: the
         message says what was expected, what came and what mends it.

@@ -116,6 +116,8 @@ def infer_grn(
 
     Raises
     ------
+    TypeError
+        `adata` is no AnnData.
     ValueError, KeyError
         Data that cannot be read: the message says what was expected, what came and what mends it.
     """

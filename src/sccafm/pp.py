@@ -113,6 +113,8 @@ def preprocess(
 
     Raises
     ------
+    TypeError
+        `adata` is no AnnData.
     ValueError, KeyError
         Negative values, nothing left after a filter, no gene in common with the vocabulary, a missing column.
     """

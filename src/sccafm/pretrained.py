@@ -170,7 +170,7 @@ def load(
     FileNotFoundError
         A folder or a file in it is missing.
     ValueError
-        A file is damaged or does not fit: the message names the leaf, what was expected and what came.
+        A file is damaged or does not fit: the message names the leaf, what was expected and what came. Or no such device.
     """
     folder = find_release(source, revision, local_files_only)
     files = find_files(folder)

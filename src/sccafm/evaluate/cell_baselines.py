@@ -4,7 +4,7 @@ Expression comes as in `sccafm.evaluate.baselines`: counts are log-normalised, o
 that does not vary correlates with nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -104,7 +104,7 @@ def state_mean(scores: pd.DataFrame, states: pd.Series) -> pd.DataFrame:
 
 
 def run_cell_baselines(
-    wanted: str | Sequence[str] | Mapping[str, pd.DataFrame] | None,
+    wanted: str | Sequence[str] | None,
     data: Expression | None,
     edges: pd.DataFrame,
     states: pd.Series,

@@ -189,6 +189,8 @@ def embedding(
         Add cLISI, NMI, ARI and iLISI by scib-metrics. None does so where it is installed.
     n_bootstrap
         Draws of cells for the 95 % intervals and the paired differences.
+    random_state
+        Seed of everything that is drawn.
     max_cells
         Cells drawn without replacement, the same for all methods; None takes all.
 

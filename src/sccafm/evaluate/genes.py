@@ -155,6 +155,10 @@ def genes(
         True regulator-target pairs, drawn at random.
     n_bootstrap
         Draws of sets, complexes or regulators for the 95 % intervals and the paired differences.
+    random_state
+        Seed of everything that is drawn.
+    progress
+        Show a bar.
 
     Returns
     -------

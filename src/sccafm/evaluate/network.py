@@ -180,6 +180,8 @@ def network(
         prior does not hold) and `new_regulators` (regulators without any prior edge).
     n_bootstrap
         Draws of regulators with replacement for the 95 % intervals and the paired differences.
+    random_state
+        Seed of everything that is drawn.
     n_permutations
         Permutations of the targets within each regulator for the null.
     min_positives, min_negatives

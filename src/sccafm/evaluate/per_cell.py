@@ -154,6 +154,8 @@ def per_cell(
         Layer of `adata` for the baselines.
     n_bootstrap
         Draws for the 95 % intervals and the paired differences.
+    random_state
+        Seed of everything that is drawn.
     name
         Row name of the judged scores.
 

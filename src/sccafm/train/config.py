@@ -134,7 +134,9 @@ class RunConfig:
     regulators: int
     """Regulators of one step, at most."""
     learning_rate: float = 2e-3
+    """Greatest one, of AdamW."""
     weight_decay: float = 1e-2
+    """Of matrices; norms, biases and gene vectors are not decayed."""
     warmup: int
     """Steps over which the learning rate rises; it then falls to 5 % along a cosine."""
     clip: float = 1.0
@@ -150,14 +152,19 @@ class RunConfig:
     validation_batches: int
     """Batches of held-out cells that an evaluation reads."""
     validate_every: int
+    """Steps between evaluations on held-out cells."""
     patience: int = 0
     """Evaluations without improvement after which a run ends, and its best weights are kept; 0: never."""
     checkpoint_every: int
+    """Steps between checkpoints."""
     log_every: int = 20
+    """Steps between lines of the log."""
     seed: int = 0
+    """Of weights, batches and the choice of held-out cells."""
     threads: int | None = None
     """CPU threads; absent: as torch chooses."""
     device: str = "auto"
+    """"auto": a CUDA device where there is one, else the CPU; or any torch device."""
     on_bad_file: Literal["refuse", "skip"] = "refuse"
     """What becomes of a file that is corrupt, empty or holds no counts."""
     machine: Machine = field(default_factory=Machine)

@@ -78,7 +78,7 @@ class DataSet:
     appeal: np.ndarray  # probability of a known gene to be drawn as a target
     conditions: np.ndarray  # C 4
     neighbors: np.ndarray  # cells x k, each cell among its own
-    level: np.ndarray  # mean log1p expression of the known genes, over the whole file
+    level: np.ndarray  # log1p of the mean expression of the known genes, over the whole file
     train: np.ndarray  # positions of cells
     validation: np.ndarray
 
