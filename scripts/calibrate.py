@@ -82,7 +82,7 @@ class Seen:
 def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
     adata = ad.read_h5ad(path)
     every = read(adata, model.lexicon, regulators="all", n_top_genes=None)
-    usual = pd.Series(np.log1p(every.matrix.survey().mean[every.columns]), every.gene_ids)
+    usual = pd.Series(np.log1p(every.survey.mean[every.columns]), every.gene_ids)
     dependence = pair_dependence(every, model)
     adata = adata[sample_cells(adata.obs_names, CELLS)].copy()
     adata.obs["each"] = [f"{i:02d}" for i in range(adata.n_obs)]

@@ -104,7 +104,12 @@ class Reading:
     known_genes: frozenset  # labels of all genes that the vocabulary holds, used or not
     regulator_labels: frozenset  # labels of all genes that may regulate, used or not
     gene_key: str | None
-    digest: str  # of the gene means: tells data with other values from these
+    survey: Survey  # of all genes of the matrix
+
+    @property
+    def digest(self) -> str:
+        """Of the gene means: tells data with other values from these."""
+        return hashlib.sha256(self.survey.mean.tobytes()).hexdigest()[:16]
 
     def labels_of(self, adata) -> pd.Index:
         """How this reading calls the genes of `adata`, which may be others than the matrix's (raw)."""
@@ -188,7 +193,7 @@ def read(
         frozenset(match.names[match.is_known]),
         frozenset(match.names[is_tf]),
         gene_key,
-        hashlib.sha256(survey.mean.tobytes()).hexdigest()[:16],
+        survey,
     )
 
 

@@ -158,8 +158,7 @@ def survey_file(path: Path, config: RunConfig, lexicon: Lexicon) -> File:
 def summarise(path: Path, reading: Reading, config: RunConfig, lexicon: Lexicon) -> File:
     if reading.matrix.kind != "counts":
         raise ValueError(f"it holds {reading.matrix.kind} values; training needs counts in X, layers['counts'] or raw")
-    survey = reading.matrix.survey()
-    binding = read_binding(reading, lexicon)
+    survey, binding = reading.survey, read_binding(reading, lexicon)
     cells = np.setdiff1d(np.arange(survey.n_cells), survey.empty)
     if len(cells) < MIN_CELLS:
         raise ValueError(f"{len(cells)} of its {survey.n_cells} cells hold counts; at least {MIN_CELLS} are needed")
