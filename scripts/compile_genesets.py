@@ -11,19 +11,16 @@ import gzip
 from pathlib import Path
 
 from sccafm.genes import Vocabulary, spell
+from sccafm.resources import read_gmt
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {"GO BP": "go_bp_2021_enrichr.gmt", "Reactome": "reactome_2021.gmt"}
 SIZES = (10, 300)
 
 
-def read_gmt(path: Path, known: set[str]) -> dict[str, list[str]]:
+def known_genes(path: Path, known: set[str]) -> dict[str, list[str]]:
     """Name -> known genes, in alphabetical order."""
-    sets = {}
-    for line in path.read_text().splitlines():
-        name, _, *genes = line.split("\t")
-        sets[name.strip()] = sorted({spell(gene) for gene in genes if gene} & known)
-    return sets
+    return {name: sorted(set(map(spell, genes)) & known) for name, genes in read_gmt(path).items()}
 
 
 def main() -> None:
@@ -34,7 +31,7 @@ def main() -> None:
     known = {spell(vocabulary.symbol(token)) for token in range(vocabulary.size) if vocabulary.symbol(token)}
     lines = []
     for source, file in SOURCES.items():
-        kept = {n: g for n, g in read_gmt(options.source / file, known).items() if SIZES[0] <= len(g) <= SIZES[1]}
+        kept = {n: g for n, g in known_genes(options.source / file, known).items() if SIZES[0] <= len(g) <= SIZES[1]}
         lines += ["\t".join([name, source, *genes]) for name, genes in sorted(kept.items())]
         print(f"{source}: {len(kept):,} sets")
     path = ROOT / "models/genesets.gmt.gz"

@@ -96,7 +96,7 @@ def test_gene_sets_are_read_plain_or_packed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.gmt", b"a\tb", "a line needs a name"),
+        ("a.gmt", b"a\tb", "have no name, description and genes"),
         ("a.gmt.gz", b"a\tb\tC", "is no readable"),
         ("none.gmt", None, "is no"),
     ],

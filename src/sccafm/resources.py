@@ -59,11 +59,25 @@ def read_prior(path: Path) -> pd.DataFrame:
 def read_gene_sets(path: Path | None = None) -> Mapping[str, frozenset]:
     """Gene sets of a GMT file (gzipped or not): name -> spelled symbols; None: the GO and Reactome sets that ship."""
     path = bundled() / "models/genesets.gmt.gz" if path is None else Path(path)
+    return {name: frozenset(map(spell, genes)) for name, genes in read_gmt(path).items()}
+
+
+def read_gmt(path: Path) -> dict[str, list[str]]:
+    """Sets of a GMT file (gzipped or not): name -> genes as they stand there, without weights ("GENE,1.0").
+
+    Raises
+    ------
+    ValueError
+        No GMT file.
+    """
     try:
         text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no readable GMT file: {error}") from error
     rows = [line.split("\t") for line in text.splitlines() if line.strip()]
-    if any(len(row) < 3 for row in rows):
-        raise ValueError(f"{path} is no GMT file: a line needs a name, a note and genes, separated by tabs")
-    return {name: frozenset(map(spell, genes)) for name, _, *genes in rows}
+    if short := [row[0] for row in rows if len(row) < 3]:
+        raise ValueError(f"{path} is no GMT file: {short[:3]} have no name, description and genes, separated by tabs")
+    sets: dict[str, list[str]] = {}
+    for name, _, *genes in rows:
+        sets.setdefault(name.strip(), []).extend(gene.split(",")[0] for gene in genes if gene)
+    return sets

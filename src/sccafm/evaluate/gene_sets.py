@@ -1,6 +1,5 @@
 """Reads sets of genes (GO terms, pathways, complexes) and says what was mapped and lost."""
 
-import gzip
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.evaluate.truth import gene_keys, gene_lookup, read_delimited
+from sccafm.resources import read_gmt
 
 TERM_COLUMNS = ("term", "go_id", "set", "gene_set", "geneset", "pathway", "complex", "source")
 GENE_COLUMNS = ("gene_id", "gene_symbol", "gene", "symbol", "target", "ensembl")
@@ -109,7 +109,7 @@ def _rows(table) -> pd.DataFrame:
         table = table.sets
     if isinstance(table, str | Path):
         name = str(table).removesuffix(".gz")
-        table = _gmt(Path(table)) if name.endswith(".gmt") else read_delimited(table)
+        table = read_gmt(Path(table)) if name.endswith(".gmt") else read_delimited(table)
     if isinstance(table, Mapping):
         return pd.DataFrame([(name, gene) for name, genes in table.items() for gene in genes], columns=["term", "gene"])
     names = {str(column).lower(): column for column in table.columns}
@@ -121,14 +121,3 @@ def _rows(table) -> pd.DataFrame:
             f"{list(table.columns[:8])}; rename them: `table.rename(columns={{'my_set': 'term', 'my_gene': 'gene'}})`"
         )
     return table[[term, *genes]].rename(columns={term: "term"}).reset_index(drop=True)
-
-
-def _gmt(path: Path) -> dict[str, list[str]]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as lines:
-        rows = [line.rstrip("\n").split("\t") for line in lines if line.strip()]
-    if short := [row[0] for row in rows if len(row) < 3]:
-        raise ValueError(f"{path} is no GMT file: {short[:3]} have no tab-separated name, description and genes")
-    sets: dict[str, list[str]] = {}
-    for name, _, *genes in rows:
-        sets.setdefault(name, []).extend(gene.split(",")[0] for gene in genes if gene)  # "GENE,1.0" carries a weight
-    return sets
