@@ -10,6 +10,7 @@ for the levels of regulators, fitted to truths that judge nothing, does better.
 
 import argparse
 import copy
+import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -103,6 +104,12 @@ def exchanged(formula: pd.DataFrame, own: pd.DataFrame, rule: np.ndarray) -> dic
     }
 
 
+def taught(model: sccafm.Model) -> EvidenceWeights:
+    """The weights of the model's last training run, which its card tells."""
+    card = model.files["model_card"].read_text()
+    return EvidenceWeights(**json.loads(card.split("```json\n")[1].split("```")[0])["evidence"])
+
+
 def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> pd.DataFrame:
     """Rows: the whole formula, then each without one term, then the model beside it; columns: truth and metric."""
     data = options.data
@@ -110,6 +117,7 @@ def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> p
     weights = {"everything": EvidenceWeights()} | {
         f"without {name}": left for name, left in ablations(EvidenceWeights()).items()
     }
+    weights["everything, as the model was last taught"] = taught(model)
     formulas = {}
     for name, left in weights.items():
         if name != "everything" and left.affinity:  # affinity, which takes its time to fit, is the same

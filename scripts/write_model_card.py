@@ -6,8 +6,8 @@
 
 The last line puts what was fitted to these weights (confidence, signs, contexts) into the card that the first one wrote.
 
-RUN is the folder of `python -m sccafm.train sfm`, or several where each began (--init) with the weights of the one before it;
-FOLDER the h5ad files that it was trained on, MANIFEST a table of where
+RUN is the folder of `python -m sccafm.train sfm`, or several where each began (--init) with the weights of the one before it; of
+earlier runs the settings (a JSON file) are enough, and the curves are then those of the others. FOLDER holds the h5ad files that it was trained on, MANIFEST a table of where
 they come from (columns file, cells, genes, species, paper, licence). Every figure of the card comes from these files.
 """
 
@@ -126,7 +126,7 @@ def earlier(configs: list[dict]) -> str:
     told = []
     for number, config in enumerate(configs[:-1], 1):
         flat, last = flattened(config), flattened(configs[-1])
-        differing = ", ".join(f"{key} {value}" for key, value in flat.items() if value != last[key])
+        differing = ", ".join(f"{key} {value}" for key, value in flat.items() if value != last.get(key, value))
         told.append(
             f"\nRun {number} of {len(configs)} differed from the last, whose settings stand below, in: {differing}."
         )
@@ -153,11 +153,13 @@ def main() -> None:
         return
     if not options.runs or options.data is None:
         parser.error("RUN and --data are needed, or --fitted")
-    configs = [json.loads((run / "config.json").read_text()) for run in options.runs]
-    logs = [pd.read_csv(run / "log.csv") for run in options.runs]
-    for later in range(1, len(logs)):
-        logs[later]["step"] += logs[later - 1]["step"].max()
+    configs = [json.loads((run / "config.json" if run.is_dir() else run).read_text()) for run in options.runs]
+    begun = [sum(c["steps"] for c in configs[:number]) for number in range(len(configs))]
+    logs = [pd.read_csv(run / "log.csv") for run in options.runs if run.is_dir()]
+    for log, steps in zip(logs, begun[-len(logs) :], strict=True):
+        log["step"] += steps
     config, log = configs[-1], pd.concat(logs, ignore_index=True)
+    gone = "" if len(logs) == len(configs) else f" (from step {begun[-len(logs)]:,} on)"
     for name in ("sfm_config.json", "sfm_model.safetensors"):
         shutil.copyfile(options.runs[-1] / "model/models" / name, ROOT / "models" / name)
     draw_curves(log, ROOT / "models/curves.png")
@@ -179,7 +181,7 @@ How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchma
 {config["validation_share"]:.0%} of each data set's cells were held out. Terms on them at the end:
 {", ".join(f"{term} {last[term]:.3f}" for term in config["weights"])}.{earlier(configs)}
 
-![Loss terms by step](curves.png)
+![Loss terms by step{gone}](curves.png)
 
 Gene vectors stand still in training: GO and Reactome membership, expression profiles of the corpus, the gene's usual levels,
 in how many data sets it is seen, and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST). Made by
