@@ -41,7 +41,6 @@ def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence
     log = pd.read_csv(config.run / "log.csv")
     last = written_step(log, config.patience)
     terms = ", ".join(f"{term} {last[term]:.3f}" for term in log.columns[2:])
-    begun = "new weights" if config.init is None else f"the weights of {Path(config.init).name}"
     content = f"""{HEADER}
 # {config.run.resolve().name}
 
@@ -50,7 +49,7 @@ factors, of which each gene chooses {sizes.topk or sizes.num_factors}. `sccafm.l
 
 ## Training
 
-From {begun}: {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed
+From {begun(config.init)}: {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed
 {config.seed}. {config.validation_share:.0%} of the cells of each file were held out; terms on them at that step: {terms}.
 
 ![Loss terms by step](curves.png)
@@ -75,6 +74,11 @@ def written_step(log: pd.DataFrame, patience: int) -> pd.Series:
     """The evaluation of the weights that a run writes: with patience the best ones, else the last."""
     held_out = log[log["part"] == "validation"]
     return held_out.loc[held_out["total"].idxmin()] if patience else held_out.iloc[-1]
+
+
+def begun(init: Path | None) -> str:
+    """What a run started from."""
+    return "new weights" if init is None else f"the weights of {Path(init).name}"
 
 
 def settings(config: RunConfig) -> str:
@@ -145,7 +149,7 @@ messages run along the structure module's graph ({sizes.graph}). `sccafm.embed` 
 
 ## Training
 
-{last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed {config.seed}; the structure module {"learned too" if config.sfm_learning_rate else "stood still"}.
+From {begun(config.init)}: {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed {config.seed}; the structure module {"learned too" if config.sfm_learning_rate else "stood still"}.
 On cells that were held out, at that step: {told[0]}.
 Watched for collapse there: {told[1]}.
 

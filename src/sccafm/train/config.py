@@ -36,11 +36,11 @@ class EvidenceWeights:
 
     detection: float = 1.0
     """The target is detected in cells like this one."""
-    breadth: float = 0.5
+    breadth: float = 0.9
     """The target is detected in many data sets."""
     regulates: float = 0.2
     """The target is a regulator itself, by its out-degree in the prior."""
-    activity: float = 0.2
+    activity: float = 0.5
     """The target stands above its usual level."""
     degree: float = 1.25
     """The regulator has many targets in the prior."""
