@@ -278,7 +278,9 @@ def fit_slopes(truths: dict[str, Candidates], base_rate: float) -> dict:
     """Logistic regression with an intercept for each regulator of each truth.
 
     A slope of the score that would be negative is left out, as beta calibration does (Kull et al. 2017): confidence never
-    falls with the score. The one intercept that is kept makes the mean probability, over truths, the base rate.
+    falls with the score. Then all slopes are made smaller together, by what the evidence is worth where regulators have no
+    intercept of their own: whoever reads a confidence does not know the regulator's. The one intercept that is kept makes the
+    mean probability, over truths, the base rate.
     """
     x = np.concatenate([t.x for t in truths.values()])
     y = np.concatenate([t.y for t in truths.values()])
@@ -295,6 +297,11 @@ def fit_slopes(truths: dict[str, Candidates], base_rate: float) -> dict:
             break
         kept.remove(min(negative, key=slopes.get))
     coefficients = np.array([slopes.get(k, 0.0) for k in range(x.shape[1])])
+    of_truth = np.repeat(np.arange(len(truths)), [len(t.y) for t in truths.values()])
+    shared = np.column_stack([x @ coefficients, 10.0 * (of_truth[:, None] == np.arange(len(truths)))])
+    scale = LogisticRegression(C=1.0, fit_intercept=False, max_iter=2000).fit(shared, y, weight).coef_[0, 0]
+    print(f"confidence: without intercepts of regulators the evidence is worth {scale:.2f} of what it is with them")
+    coefficients = coefficients * scale
     evidence = [t.x @ coefficients for t in truths.values()]
 
     def excess(intercept: float) -> float:
