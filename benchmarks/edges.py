@@ -100,7 +100,9 @@ def reliability(tables: dict[str, pd.DataFrame], base: float, path: Path) -> Non
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", sharex=True, sharey=True)
     for name, table in tables.items():
         y = table["y"].to_numpy()
-        for axis, p in zip(axes, (table["p"].to_numpy(), at_base_rate(table["p"].to_numpy(), base, y.mean())), strict=True):
+        for axis, p in zip(
+            axes, (table["p"].to_numpy(), at_base_rate(table["p"].to_numpy(), base, y.mean())), strict=True
+        ):
             parts = np.array_split(np.argsort(p, kind="stable"), 12)
             axis.plot([p[i].mean() for i in parts], [y[i].mean() for i in parts], "o-", ms=3, lw=1, label=name)
     for axis, title in zip(axes, ("as stored", "with the truth's share of true edges"), strict=True):
