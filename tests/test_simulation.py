@@ -255,7 +255,7 @@ def test_the_page_on_simulation_runs():
         warnings.simplefilter("ignore")
         for block in blocks(ROOT / "docs/simulate.md"):
             exec(compile(block, "simulate.md", "exec"), names)
-    assert len(names["report"].to_frame()) == 9 and names["adata"].n_vars == 200
+    assert len(names["report"].to_frame()) == 10 and names["adata"].n_vars == 200
 
 
 def test_the_bundled_model_knows_the_simulated_genes(simulated):
