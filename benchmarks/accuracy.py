@@ -197,7 +197,8 @@ def sections(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], d
     text = [
         "## Networks",
         "Per-regulator AUROC / pooled AUPRC ratio (average precision over density); candidates are the truth's regulators times "
-        "the genes that the model knows. Truths of a few dozen regulators are noisy: see the intervals below.",
+        "the genes that the model knows. Regulators that its lists do not hold stand last for every method: where few of their edges are "
+        "true, random numbers have a ratio above 1. Truths of a few dozen regulators are noisy: see the intervals below.",
         "### All candidates",
         summary(networks, "all"),
         "### Edges that the prior does not hold",
