@@ -300,6 +300,7 @@ def fit_slopes(truths: dict[str, Candidates], base_rate: float) -> dict:
     of_truth = np.repeat(np.arange(len(truths)), [len(t.y) for t in truths.values()])
     shared = np.column_stack([x @ coefficients, 10.0 * (of_truth[:, None] == np.arange(len(truths)))])
     scale = LogisticRegression(C=1.0, fit_intercept=False, max_iter=2000).fit(shared, y, weight).coef_[0, 0]
+    scale = max(scale, 0.0)  # confidence never falls with the score
     print(f"confidence: without intercepts of regulators the evidence is worth {scale:.2f} of what it is with them")
     coefficients = coefficients * scale
     evidence = [t.x @ coefficients for t in truths.values()]

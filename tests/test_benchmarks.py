@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
+from sccafm.calibration import at_base_rate, calibration_error, features
 from sccafm.train import LossWeights, TrainSFM
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/accuracy.py"
@@ -90,3 +92,23 @@ def test_the_card_says_what_was_fitted_to_the_weights_beside_it(tmp_path, monkey
     written = (root / "models/README.md").read_text()
     assert (tmp_path / "README.md").read_text() == written
     assert "Factors matched one to one" in written and "base_rate" not in written
+
+
+def test_confidence_of_regulators_that_were_not_seen_is_calibrated(monkeypatch):
+    """Regulators differ in their share of true edges, which a reader does not know: slopes within them would be too sure."""
+    monkeypatch.syspath_prepend(SCRIPT.parents[1] / "scripts")
+    calibrate = importlib.import_module("calibrate")
+    rng = np.random.default_rng(0)
+
+    def truth(name: str):
+        regulator = np.repeat([f"{name}{i}" for i in range(60)], 200)
+        own = np.repeat(rng.normal(0, 2, 60), 200)
+        quantile = rng.uniform(0.001, 0.999, len(own))
+        x = features(quantile, np.zeros(len(own), bool), np.full(len(own), 0.5))
+        return calibrate.Candidates(x, rng.random(len(own)) < expit(own + 1.0 + np.log(quantile)), regulator, 1.0)
+
+    fitted = calibrate.fit_slopes({name: truth(name) for name in "ab"}, 0.5)
+    assert 0.3 < fitted["coefficients"][0] < 0.9  # 1 within a regulator
+    new = truth("c")
+    probability = expit(fitted["intercept"] + new.x @ np.array(fitted["coefficients"]))
+    assert calibration_error(at_base_rate(probability, 0.5, new.y.mean()), new.y) < 0.05

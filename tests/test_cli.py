@@ -1,5 +1,7 @@
 """The command line: help, mistakes without a traceback, and inference from file to folder."""
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -7,7 +9,7 @@ import anndata as ad
 import pytest
 
 import sccafm
-from sccafm.cli import main
+from sccafm.cli import Infer, main
 
 
 def test_help_lists_the_commands(capsys):
@@ -15,6 +17,13 @@ def test_help_lists_the_commands(capsys):
         main(arguments)
         text = capsys.readouterr().out
         assert all(f"sccafm {command}" in text for command in ("demo", "infer", "train sfm"))
+
+
+def test_options_of_inference_have_the_defaults_of_the_call():
+    of_call = {name: p.default for name, p in inspect.signature(sccafm.infer_grn).parameters.items()}
+    shared = {f.name: f.default for f in dataclasses.fields(Infer) if f.name in of_call}
+    assert {"null_cells", "top_k", "n_top_genes", "regulators"} <= set(shared)
+    assert shared == {name: of_call[name] for name in shared}
 
 
 def test_command_tells_its_options(capsys):

@@ -1,6 +1,7 @@
 """Loading and saving: any configuration comes back to the bit, and every door says what was expected and what came."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import sccafm
 from sccafm import pretrained
 from sccafm.resources import bundled
 
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 CONFIG, WEIGHTS = "models/sfm_config.json", "models/sfm_model.safetensors"
 WRAPPED = "foundation_modules.sfm."
 
@@ -394,3 +396,10 @@ def test_the_weights_hash_follows_the_weights(release):
 def test_a_folder_of_tables_alone_is_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no model folder: it lacks sfm_config"):
         sccafm.load(write_tables(tmp_path / "tables"))
+
+
+def test_cards_take_their_pictures_along(tmp_path):
+    folder = sccafm.load(device="cpu").save_pretrained(tmp_path / "saved") / "models"
+    shown = [name for card in ("README.md", "efm_card.md") for name in PICTURE.findall((folder / card).read_text())]
+    assert len(shown) == 3
+    assert all((folder / name).is_file() for name in shown)

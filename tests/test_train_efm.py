@@ -16,6 +16,7 @@ from sccafm.nn import CausalEFM
 from sccafm.objective import WATCHED, EFMWeights, Views
 from sccafm.train import TrainEFM
 from sccafm.train import train_efm as train
+from sccafm.train.card import written_step
 from sccafm.train.config import read_config
 
 train_efm = partial(train, progress=False)
@@ -84,6 +85,14 @@ def test_the_card_tells_of_the_weights_that_were_written_and_of_files_left_out(d
     best = held_out.loc[held_out["total"].idxmin()]
     assert f"{best['step']:,} steps of" in card and f"cell {best['cell']:.3f}" in card
     assert "- short.h5ad: " in card
+
+
+def test_a_card_tells_of_the_best_step_where_a_run_may_stop_early():
+    log = pd.DataFrame(
+        {"step": [1, 2, 3, 4, 6], "part": ["train", *["validation"] * 4], "total": [0.1, 3.0, 2.5, 2.0, 2.4]}
+    )
+    assert written_step(log, patience=2)["step"] == 4
+    assert written_step(log, patience=0)["step"] == 6
 
 
 def test_the_log_watches_for_collapse(unbroken):

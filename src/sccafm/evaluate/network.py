@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.evaluate.baselines import ORACLE, run_baselines
-from sccafm.evaluate.markdown import markdown_table
+from sccafm.evaluate.markdown import markdown_table, unscored
 from sccafm.evaluate.metrics import METRICS, Judge, Scored, interval
 from sccafm.evaluate.truth import (
     Truth,
@@ -88,7 +88,7 @@ class Report:
         ]
         for row in rows.to_dict("records"):
             cells = "  ".join(f"{_with_interval(row, metric):26}" for metric in METRICS)
-            lines.append(f"  {row['method']:{width}}  {cells}{_unscored(row)}")
+            lines.append(f"  {row['method']:{width}}  {cells}{unscored(row)}")
         lines += [f"  {self._verdict(metric)}" for metric in ("auroc", "auprc_ratio")]
         lines += [f"  {subset}: {self._verdict('auroc', subset)}" for subset in self.subsets.index[1:]]
         lines += [f"  not run: {name} ({why})" for name, why in self.skipped.items()]
@@ -351,11 +351,6 @@ def _with_interval(row: dict, metric: str) -> str:
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
     return _number(row[metric]) + interval
-
-
-def _unscored(row: dict) -> str:
-    n = row["n_unscored_regulators"]
-    return f"({n} regulators without a score)" if n else ""
 
 
 def _warn_if_too_few(counts: dict, min_positives: int, min_negatives: int) -> None:

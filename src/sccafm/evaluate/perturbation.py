@@ -15,7 +15,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from sccafm.evaluate.baselines import dense_columns, expression, run_baselines
-from sccafm.evaluate.markdown import markdown_table
+from sccafm.evaluate.markdown import markdown_table, unscored
 from sccafm.evaluate.metrics import bootstrap_counts, interval, mean, p_value
 from sccafm.evaluate.truth import aligned, gene_keys, gene_lookup, respell, score_matrix
 
@@ -72,7 +72,7 @@ class PerturbationReport:
         lines = [self._counts(), f"  {'':{width}}  " + "  ".join(f"{title:48}" for title in MEASURES.values())]
         for row in self.table.to_dict("records"):
             lines.append(
-                f"  {row['method']:{width}}  " + "  ".join(f"{cell:48}" for cell in _cells(row)) + _unscored(row)
+                f"  {row['method']:{width}}  " + "  ".join(f"{cell:48}" for cell in _cells(row)) + unscored(row)
             )
         lines += [f"  not run: {name} ({why})" for name, why in self.skipped.items()]
         if self.left_out:
@@ -352,11 +352,6 @@ def _rows(method: str, found: list[dict]) -> pd.DataFrame:
             out[f"{measure}_p"] = p_value(row[measure], null)
         rows.append(out | {"is_scored": row["is_scored"]})
     return pd.DataFrame(rows)
-
-
-def _unscored(row: dict) -> str:
-    n = row["n_unscored_regulators"]
-    return f"({n} regulators without a score)" if n else ""
 
 
 def _cells(row: dict) -> list[str]:
