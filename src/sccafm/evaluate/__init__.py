@@ -21,6 +21,7 @@ from sccafm.evaluate.per_cell import PerCellReport, per_cell
 from sccafm.evaluate.perturbation import PerturbationReport, perturbation
 from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
 from sccafm.evaluate.representations import hvg_pca, log_expression, random_embedding, scvi_embedding
+from sccafm.evaluate.swap import SwapTest, swap_test
 from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
 from sccafm.simulation.truth import CellTruth
 
@@ -34,6 +35,7 @@ __all__ = [
     "PerturbSeq",
     "PerturbationReport",
     "Report",
+    "SwapTest",
     "Truth",
     "auroc",
     "average_precision",
@@ -67,5 +69,6 @@ __all__ = [
     "scvi_embedding",
     "spearman",
     "start_vectors",
+    "swap_test",
     "target_mean",
 ]

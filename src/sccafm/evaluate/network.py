@@ -19,6 +19,7 @@ from sccafm.evaluate.truth import (
     Truth,
     aligned,
     gene_lookup,
+    marked,
     read_edges,
     respell,
     score_matrix,
@@ -260,7 +261,7 @@ def find_candidates(matrix: pd.DataFrame, truth, adata: AnnData | None = None, p
             "`network(scores, truth, adata=adata)` with `adata.var['gene_ids']`"
         )
     is_candidate = regulators.to_numpy()[:, None] != genes.to_numpy()[None]
-    is_true = _marked(receipt.edges, regulators, genes)
+    is_true = marked(receipt.edges, regulators, genes)
     if is_true[is_candidate].all():
         raise ValueError(
             f"all {is_candidate.sum():,} candidates are true, so nothing can be ranked; widen the measured genes: pass `adata=`"
@@ -268,7 +269,7 @@ def find_candidates(matrix: pd.DataFrame, truth, adata: AnnData | None = None, p
     in_prior = is_new = None
     if prior is not None:
         known = read_edges(spelled_edges(prior, lookup)).edges
-        in_prior, is_new = _marked(known, regulators, genes), ~regulators.isin(known["source"])
+        in_prior, is_new = marked(known, regulators, genes), ~regulators.isin(known["source"])
     return Candidates(regulators, genes, is_candidate, is_true, in_prior, is_new, receipt, lookup)
 
 
@@ -278,15 +279,6 @@ def _subsets(candidates: Candidates) -> dict[str, np.ndarray]:
         masks["not_in_prior"] = candidates.is_candidate & ~candidates.in_prior
         masks["new_regulators"] = candidates.is_candidate & candidates.is_new[:, None]
     return masks
-
-
-def _marked(edges: pd.DataFrame, regulators: pd.Index, genes: pd.Index) -> np.ndarray:
-    """R x G booleans, True where `edges` holds the pair."""
-    row, column = regulators.get_indexer(edges["source"]), genes.get_indexer(edges["target"])
-    marks = np.zeros((len(regulators), len(genes)), dtype=bool)
-    inside = (row >= 0) & (column >= 0)
-    marks[row[inside], column[inside]] = True
-    return marks
 
 
 @dataclass(frozen=True, eq=False)

@@ -279,6 +279,15 @@ def spelled_edges(table: "pd.DataFrame | Truth", lookup: dict[str, str]) -> pd.D
     return pd.DataFrame({"source": respell(table[source], lookup), "target": respell(table[target], lookup)})
 
 
+def marked(edges: pd.DataFrame, regulators: pd.Index, genes: pd.Index) -> np.ndarray:
+    """R x G booleans, True where `edges` (source, target) holds the pair."""
+    row, column = regulators.get_indexer(edges["source"]), genes.get_indexer(edges["target"])
+    marks = np.zeros((len(regulators), len(genes)), dtype=bool)
+    inside = (row >= 0) & (column >= 0)
+    marks[row[inside], column[inside]] = True
+    return marks
+
+
 def edge_columns(table: pd.DataFrame) -> tuple[str, str]:
     """Names of the source and target columns of a long table; KeyError if there is no known pair."""
     names = {str(column).lower(): column for column in table.columns}

@@ -1,0 +1,63 @@
+"""What a truth of a panel is, whichever panel it belongs to. Knows no file: see selection_panel.py and judged_panel.py."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sccafm import evaluate
+
+KINDS = ("binding", "response", "curated")
+COLUMNS = ["source", "target"]
+
+
+@dataclass(frozen=True, eq=False)
+class PanelTruth:
+    """True edges, and what is asked about them."""
+
+    name: str
+    kind: str  # of KINDS
+    species: str  # whose symbols the edges are in: human or mouse; BEELINE writes mouse symbols in upper case
+    edges: pd.DataFrame  # source, target
+    targets: pd.Index  # genes that can be targets; none: those of the cells
+    unclear: pd.DataFrame  # source, target of edges that are neither true nor false
+    cells: Path | None = None  # h5ad file from which a network of these cells can be inferred
+    group: str | None = None  # column of obs that holds groups, where they are asked about
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: kind {self.kind!r} is none of {list(KINDS)}")
+
+    @property
+    def regulators(self) -> pd.Index:
+        return pd.Index(pd.unique(self.edges["source"]), name="source")
+
+    def swap(self, scores: pd.DataFrame, known: pd.DataFrame | None = None, **options) -> evaluate.SwapTest:
+        """The swap test; `known` are further edges (of a prior) that count neither as true nor as false."""
+        exclude = self.unclear if known is None else pd.concat([self.unclear, known[COLUMNS]], ignore_index=True)
+        targets = self.targets if len(self.targets) else None
+        return evaluate.swap_test(scores, self.edges, exclude=exclude, targets=targets, **options)
+
+    def in_human(self, orthologs: pd.DataFrame) -> "PanelTruth":
+        """A mouse truth in human symbols (columns mouse_Symbol, human_Symbol); genes without an ortholog are lost."""
+        if self.species == "human":
+            return self
+        human = dict(zip(orthologs["mouse_Symbol"].str.upper(), orthologs["human_Symbol"], strict=True))
+
+        def translated(edges: pd.DataFrame) -> pd.DataFrame:
+            return edges.apply(lambda column: column.str.upper().map(human)).dropna().reset_index(drop=True)
+
+        targets = pd.Index(pd.Series(self.targets).str.upper().map(human).dropna().unique())
+        changed = {"edges": translated(self.edges), "unclear": translated(self.unclear), "targets": targets}
+        return dataclasses.replace(self, species="human", **changed)
+
+
+def no_edges() -> pd.DataFrame:
+    return pd.DataFrame(columns=COLUMNS, dtype=object)
+
+
+def as_edges(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
+    """Columns source, target of a table: unique, without self-edges."""
+    edges = table[[source, target]].set_axis(COLUMNS, axis=1).astype(object)
+    return edges[edges["source"] != edges["target"]].drop_duplicates(ignore_index=True)
