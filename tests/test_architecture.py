@@ -21,6 +21,7 @@ ORDER = [
         "edges",
         "background",
         "store",
+        "regrouping",
         "grn",
         "run_card",
         "annotation",

@@ -4,7 +4,7 @@ Rows are ``source -> target`` throughout: regulators in rows, targets in columns
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from safetensors.numpy import load_file
 from sccafm.calibration import confidence_of, levels, row_quantiles
 from sccafm.contexts import Explanation, explain, top_names, top_terms, upper_sets, where_active
 from sccafm.factors import FACTOR_ARRAYS, factor_names, unpack_factors
-from sccafm.groups import ALL
+from sccafm.groups import ALL, group_cells, labels_of
 from sccafm.null import benjamini_hochberg, group_pvalues
 from sccafm.pairs import Pairs, pairs_of
 from sccafm.preprocess import BLOCK, blocks
+from sccafm.regrouping import NOT_KEPT, regrouped_sums
 from sccafm.store import (
     PART_CELLS,
     CellEdges,
@@ -29,6 +30,7 @@ from sccafm.store import (
     n_parts,
     new_folder,
     read_header,
+    read_obs,
     stored_results,
 )
 
@@ -49,8 +51,11 @@ class GRN:
     sums: dict[str, np.ndarray] = field(
         repr=False
     )  # scores: groups T G; expression: groups G; u: T M; v: G M, float64; null_tail
-    arrays: dict[str, np.ndarray] = field(repr=False)  # context: C M; summary: C D; ood: C; kept factors
+    arrays: dict[str, np.ndarray] = field(
+        repr=False
+    )  # context: C M; summary: C D; strengths, regulator_expression: C T; ood: C; kept factors
     params: dict = field(repr=False)  # run card
+    obs: pd.DataFrame | None = field(default=None, repr=False)  # the cells' annotation at inference
     adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
 
     def __len__(self) -> int:
@@ -182,13 +187,22 @@ class GRN:
         KeyError
             No such group; here and in what follows.
         """
-        counts = self.group_sizes.to_numpy()
-        if group is None:
-            total, cells = self.sums["scores"].sum(0), counts.sum()
-        else:
-            code = self._code(group)
-            total, cells = self.sums["scores"][code], counts[code]
+        cells = len(self) if group is None else self.group_sizes.iloc[self._code(group)]
+        total = self._total("scores", group)
         return pd.DataFrame(total / max(cells, 1), index=self.regulators, columns=self.targets)
+
+    def _total(self, name: str, group: object) -> np.ndarray:
+        """Running sum of a group, or of all cells."""
+        if name not in self.sums and group is not None:
+            raise KeyError(f"the groups of {self.groups.name!r} have no {NOT_KEPT[name]}")
+        found = self.sums[name] if name in self.sums else self.sums[f"all_{name}"]
+        return (
+            found.sum(0)
+            if group is None and name in self.sums
+            else found
+            if group is None
+            else found[self._code(group)]
+        )
 
     @property
     def group_sizes(self) -> pd.Series:
@@ -261,14 +275,16 @@ class GRN:
 
         Returns
         -------
-        DataFrame regulators x targets, float32 in [0, 1]; NaN for a model without calibration.
+        DataFrame regulators x targets, float32 in [0, 1]; NaN for a model without calibration, and for groups of which
+        the expression is not known (`regroup`).
         """
         values = self._confidence(group, np.arange(self.in_prior.size)).reshape(self.in_prior.shape)
         return pd.DataFrame(values, index=self.regulators, columns=self.targets)
 
     def _confidence(self, group: object, edge: np.ndarray) -> np.ndarray:
-        expression = self.sums["expression"]
-        level = levels(expression.sum(0) if group is None else expression[self._code(group)])
+        if group is not None and "expression" not in self.sums:
+            return np.full(len(edge), np.nan, np.float32)
+        level = levels(self._total("expression", group))
         quantile = row_quantiles(self.matrix(group).to_numpy(), edge)
         fitted = self.params["calibration"].get("group")
         return confidence_of(quantile, self.in_prior.ravel()[edge], level[edge % len(self.targets)], fitted)
@@ -332,6 +348,61 @@ class GRN:
     def summary(self) -> np.ndarray:
         """The encoder's cell token: cells x width, float32."""
         return self.arrays["summary"]
+
+    @cached_property
+    def strengths(self) -> pd.DataFrame:
+        """Strength of each regulator in each cell, the sum of its scores over all targets but itself.
+
+        Returns
+        -------
+        DataFrame cells x regulators, float32, 0 to the number of targets; of a stored run it stays on disk.
+
+        Raises
+        ------
+        KeyError
+            The networks come from elsewhere, so that no strengths are known.
+        """
+        return self._per_regulator("strengths")
+
+    @cached_property
+    def regulator_expression(self) -> pd.DataFrame:
+        """Expression of each regulator in each cell, as the model read it: cells x regulators, float32."""
+        return self._per_regulator("regulator_expression")
+
+    def _per_regulator(self, name: str) -> pd.DataFrame:
+        if name not in self.arrays:
+            raise KeyError(f"this GRN has no {name}: infer it with sccafm.infer_grn")
+        return pd.DataFrame(self.arrays[name], self.cells, self.regulators, copy=False)
+
+    def regroup(self, labels: str | pd.Series | Iterable) -> "GRN":
+        """The same networks in other groups of cells.
+
+        Mean networks of the new groups are exact where ``keep_factors=True`` was set, or where each new group joins
+        groups of the inference. Elsewhere `matrix`, `pool`, `confidence` and `qvalues` of a group raise a KeyError;
+        strengths, contexts and edges of cells are there in any case. Confidence needs the expression of a group, which
+        is known where groups are joined; `pool` gives NaN elsewhere.
+
+        Parameters
+        ----------
+        labels
+            A column of `obs` by name, a Series whose index names the cells, or a label of each cell in order. Cells
+            without a label form the group "unassigned", with a warning.
+
+        Returns
+        -------
+        GRN
+
+        Raises
+        ------
+        KeyError
+            No such column, or cells without an entry in the Series.
+        ValueError
+            Not one label for each cell.
+        """
+        groups = group_cells(labels_of(labels, self.obs, self.cells))
+        sums = regrouped_sums(self.sums, self.groups, groups, self.arrays, self.context.shape[1])
+        run = self.params["run"] | {"groupby": str(groups.name)}
+        return replace(self, groups=groups, sums=sums, params=self.params | {"run": run})
 
     def own_arrays(self) -> dict[str, np.ndarray]:
         """Context and summary that may be changed without changing this GRN's; of a stored run they stay on disk."""
@@ -474,7 +545,8 @@ class GRN:
         """What the numbers in the parts mean."""
         cells = pd.DataFrame({"cell": self.cells.astype(str), "group": self.groups.array})
         edges = self.pairs.table(self.regulators, self.targets)
-        return {"genes": self.genes.rename_axis("name").reset_index(), "cells": cells, "edges": edges}
+        genes = self.genes.rename_axis("name").reset_index()
+        return {"genes": genes, "cells": cells, "edges": edges} | ({} if self.obs is None else {"obs": self.obs})
 
 
 def read_grn(folder: str | Path) -> GRN:
@@ -498,6 +570,7 @@ def read_grn(folder: str | Path) -> GRN:
         pd.read_parquet(folder / "edges.parquet", columns=columns), len(genes), header["run"]["null_cells"]
     )
     groups = cells["group"].astype("category")
+    obs = folder / "obs.parquet"
     return GRN(
         cells=pd.Index(cells["cell"]).rename(None),
         genes=genes.rename_axis(None),
@@ -505,5 +578,6 @@ def read_grn(folder: str | Path) -> GRN:
         pairs=pairs,
         sums=load_file(folder / "sums.safetensors"),
         params=header["params"],
+        obs=read_obs(obs, pd.Index(cells["cell"]).rename(None)) if obs.exists() else None,
         **stored_results(folder, len(cells)),
     )

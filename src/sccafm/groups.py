@@ -1,6 +1,7 @@
-"""Groups of cells, from a column of obs."""
+"""Groups of cells, from a column of obs or from labels, and what is kept of obs."""
 
 import warnings
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -15,11 +16,71 @@ def find_groups(adata, groupby: str | None) -> pd.Series:
         return pd.Series(pd.Categorical([ALL] * adata.n_obs), index=cells, name=ALL)
     if groupby not in adata.obs:
         raise KeyError(f"groupby={groupby!r} is no column of obs; there are {list(adata.obs.columns)}")
-    column = adata.obs[groupby].astype("category").cat.remove_unused_categories()
+    return group_cells(adata.obs[groupby].set_axis(cells), stacklevel=4)
+
+
+def group_cells(labels: pd.Series, stacklevel: int = 3) -> pd.Series:
+    """Labels as groups: categorical text in the order of their categories; cells without a label form a group."""
+    column = labels.astype("category").cat.remove_unused_categories()
     order = list(column.cat.categories.astype(str).unique())
     unassigned = int(column.isna().sum())
     if unassigned:
-        warnings.warn(f"{unassigned:,} cells have no {groupby!r}; they form the group {UNASSIGNED!r}", stacklevel=3)
+        warnings.warn(
+            f"{unassigned:,} cells have no {labels.name!r}; they form the group {UNASSIGNED!r}", stacklevel=stacklevel
+        )
         order = [name for name in order if name != UNASSIGNED] + [UNASSIGNED]
     groups = column.astype(str).where(column.notna(), UNASSIGNED)
-    return pd.Series(pd.Categorical(groups, order), index=cells, name=groupby)
+    return pd.Series(pd.Categorical(groups, order), index=labels.index, name=labels.name)
+
+
+def labels_of(labels: str | pd.Series | Iterable, obs: pd.DataFrame | None, cells: pd.Index) -> pd.Series:
+    """A label of each cell, from a column of obs, a Series by cell name, or values in the order of the cells.
+
+    Raises
+    ------
+    KeyError
+        No such column, or a Series that lacks cells.
+    ValueError
+        Not one label for each cell.
+    """
+    if isinstance(labels, str):
+        if obs is None or labels not in obs:
+            there = [] if obs is None else list(obs.columns)
+            raise KeyError(
+                f"{labels!r} is no column of obs as it was at inference; there are {there}: pass adata.obs[...]"
+            )
+        return obs[labels].set_axis(cells)
+    if isinstance(labels, pd.Series):
+        missing = cells.difference(labels.index)
+        if len(missing) or labels.index.has_duplicates:
+            raise KeyError(
+                f"labels lack {len(missing):,} of {len(cells):,} cells of these networks (first: {list(missing[:2])}), "
+                "or name some twice; pass a Series indexed by cell names, as adata.obs[...] is"
+            )
+        return labels.loc[cells].rename(labels.name or "labels")
+    values = list(labels)
+    if len(values) != len(cells):
+        raise ValueError(f"expected a label for each of {len(cells):,} cells, got {len(values):,}")
+    return pd.Series(values, index=cells, name="labels")
+
+
+def kept_obs(adata, key: str) -> pd.DataFrame:
+    """Annotation of the cells as networks keep it: numbers and booleans as they are, all else as categories of text.
+
+    Columns that `infer_grn` itself writes under `key` are left out.
+    """
+    own = {f"{key}_context", f"{key}_context_entropy", f"{key}_ood"}
+    obs = adata.obs.set_axis(adata.obs_names.rename(None))
+    kept = {}
+    for name in obs.columns.unique():
+        if name in own:
+            continue
+        column = obs[name].iloc[:, 0] if isinstance(obs[name], pd.DataFrame) else obs[name]
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+            kept[str(name)] = column
+            continue
+        codes = column.astype("category").cat
+        order = codes.categories.astype(str)
+        text = pd.Series(order.to_numpy()[codes.codes], index=obs.index).where(codes.codes.to_numpy() >= 0)
+        kept[str(name)] = text.astype(pd.CategoricalDtype(order.unique(), codes.ordered))
+    return pd.DataFrame(kept, index=obs.index)

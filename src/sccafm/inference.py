@@ -14,7 +14,7 @@ from sccafm.doors import as_model, check_settings, pass_size
 from sccafm.edges import factors_of, select_edges, self_edges
 from sccafm.factors import pack_factors
 from sccafm.grn import GRN
-from sccafm.groups import find_groups
+from sccafm.groups import find_groups, kept_obs
 from sccafm.null import NULL_CELLS, CellTest, Null
 from sccafm.pairs import Pairs
 from sccafm.preprocess import blocks
@@ -142,7 +142,8 @@ def infer_grn(
     params = parameters(model, reading, run)
     sample = read_sample(reading)
     null = find_null(model, reading, sample, null_cells)
-    grn = empty_grn(model, reading, groups, params, find_pairs(model, reading, sample.values, null))
+    pairs = find_pairs(model, reading, sample.values, null)
+    grn = empty_grn(model, reading, groups, kept_obs(adata, key_added), params, pairs)
     size = pass_size(batch_size, model)
     inferred = Inference(model, reading, grn, null, top_k, min_weight, keep_factors, size)
     grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
@@ -180,7 +181,7 @@ class Inference:
             for number in range(n_parts(len(self.grn))):
                 parts.append(self._part(number, sums, bar))
         arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in parts[0].arrays}
-        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs", "params")}
+        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs", "params", "obs")}
         return GRN(**values, edges=CellEdges.join([p.edges for p in parts]), sums=sums, arrays=arrays)
 
     def to_store(self, folder: str | Path, progress: bool) -> GRN:
@@ -193,7 +194,7 @@ class Inference:
             for number in range(done, n_parts(len(self.grn))):
                 store.add(number, self._part(number, sums, bar), sums)
         store.complete()
-        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs")}
+        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs", "obs")}
         return GRN(**values, sums=sums, params=store.params, **stored_results(store.folder, len(self.grn)))
 
     def _bar(self, progress: bool) -> tqdm:
@@ -228,17 +229,20 @@ class Inference:
         values = reading.matrix.read(start, stop, reading.columns)
         tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
         u, v, context, summary = factors_of(self.sfm, tokens, reading.is_tf)
-        edges = []
+        edges, strengths = [], []
         for i in range(stop - start):
             scores = (u[i] @ v[i].T).cpu().numpy()  # T G
             sums["scores"][self.group_codes[start + i]] += scores
             sums["expression"][self.group_codes[start + i]] += values[i]
             edges.append(self._edges(start + i, scores, values[i]))
+            strengths.append(scores.sum(1, dtype=np.float64))  # self-edges are 0 by now
         u, v = u.cpu().numpy(), v.cpu().numpy()
         for i in range(stop - start):  # one by one: the sums are then the same for every batch size
             sums["u"] += u[i]
             sums["v"] += v[i]
         arrays = {"context": context.cpu().numpy(), "summary": summary.cpu().numpy()}
+        arrays["strengths"] = np.stack(strengths).astype(np.float32)  # C T
+        arrays["regulator_expression"] = values[:, reading.is_tf]  # C T
         if self.calibration is not None:
             seen = (values, reading.gene_ids, reading.species)
             arrays["ood"] = out_of_distribution(arrays["summary"], *seen, self.calibration)
@@ -259,7 +263,7 @@ class Inference:
         return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)
 
 
-def empty_grn(model: Model, reading: Reading, groups: pd.Series, params: dict, pairs: Pairs) -> GRN:
+def empty_grn(model: Model, reading: Reading, groups: pd.Series, obs: pd.DataFrame, params: dict, pairs: Pairs) -> GRN:
     """Labels without results."""
     genes = reading.gene_table(model.vocabulary)
-    return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params)
+    return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params, obs)

@@ -5,10 +5,12 @@ A folder holds
     grn.json                what was run; "complete" once every part is there
     genes.parquet           name, symbol, gene_id, is_tf
     cells.parquet           cell, group
+    obs.parquet             annotation of the cells, as it was in the AnnData
     edges.parquet           edge, source, target, sign, in_prior, prior_sources, null_mean, null_sd: what the edge
                             numbers mean, and what is known of a pair whatever the cell
     parts/00000.parquet     cell, edge, weight, confidence, qvalue of some cells: positions in the two tables
-    arrays/context.npy      a row per cell: context, summary (and ood and factors, where there are any); filled part by part
+    arrays/context.npy      a row per cell: context, summary, strengths and regulator_expression (and ood and factors, where
+                            there are any); filled part by part
     sums.safetensors        running sums over the cells read so far, per group
 
 and reads with pandas, polars or DuckDB as it is: join `parts/*.parquet` with `edges.parquet` on `edge`.
@@ -27,7 +29,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-FORMAT = 2
+FORMAT = 3
 PART_CELLS = 500  # cells of one part
 SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
 ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for
@@ -256,6 +258,12 @@ def read_header(folder: Path) -> dict:
     if any(header.get(key) != value for key, value in layout.items()):
         raise ValueError(f"{path} has the layout { ({k: header.get(k) for k in layout}) }, this version reads {layout}")
     return header
+
+
+def read_obs(path: Path, cells: pd.Index) -> pd.DataFrame:
+    """Annotation of the cells; a file without columns has no rows either."""
+    found = pd.read_parquet(path)
+    return found.set_axis(cells) if len(found.columns) else pd.DataFrame(index=cells)
 
 
 def array_path(folder: Path, name: str) -> Path:
