@@ -95,6 +95,10 @@ def toy_levels() -> np.ndarray:
 
 @pytest.fixture
 def toy_adata() -> ad.AnnData:
+    return toy_data()
+
+
+def toy_data() -> ad.AnnData:
     """30 cells x 60 human genes, 18 of them regulators: integer counts as CSR float32, CELLxGENE's columns in obs."""
     genes = GENES.split()
     rng = np.random.default_rng(0)

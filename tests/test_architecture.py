@@ -22,6 +22,9 @@ ORDER = [
         "background",
         "store",
         "regrouping",
+        "edge_tables",
+        "exports",
+        "networks",
         "grn",
         "run_card",
         "annotation",
@@ -30,7 +33,7 @@ ORDER = [
         "embedding",
         "pp",
     ),
-    *("simulation", "evaluate", "tl", "pl", "__init__", "train", "cli"),
+    *("simulation", "evaluate", "tl", "datasets", "pl", "__init__", "train", "cli"),
 ]
 NN_IMPORTS = {"torch", "batch", "nn"} | set(sys.stdlib_module_names)
 

@@ -1,6 +1,6 @@
 """sccafm: who regulates whom, in this very cell."""
 
-from sccafm import pp, tl
+from sccafm import datasets, pp, tl
 from sccafm.adaptation import Adapt
 from sccafm.embedding import Embedding, embed, read_embedding
 from sccafm.grn import GRN, read_grn
@@ -13,6 +13,7 @@ __all__ = [
     "Adapt",
     "Embedding",
     "Model",
+    "datasets",
     "embed",
     "infer_grn",
     "load",

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 
 from sccafm.calibration import confidence_of, levels, row_quantiles
 from sccafm.contexts import Explanation, explain, top_names, top_terms, upper_sets, where_active
+from sccafm.exports import Exports
 from sccafm.factors import FACTOR_ARRAYS, factor_names, unpack_factors
 from sccafm.groups import ALL, group_cells, labels_of
+from sccafm.networks import Network, from_edges, from_pyscenic
 from sccafm.null import benjamini_hochberg, group_pvalues
 from sccafm.pairs import Pairs, pairs_of
 from sccafm.preprocess import BLOCK, blocks
@@ -36,7 +38,7 @@ from sccafm.store import (
 
 
 @dataclass(frozen=True, eq=False)
-class GRN:
+class GRN(Exports):
     """Per-cell gene regulatory networks of one data set.
 
     Made by `sccafm.infer_grn` and `sccafm.read_grn`. ``len(grn)`` is the number of cells; ``grn["cell name"]`` is the
@@ -57,6 +59,16 @@ class GRN:
     params: dict = field(repr=False)  # run card
     obs: pd.DataFrame | None = field(default=None, repr=False)  # the cells' annotation at inference
     adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
+
+    @staticmethod
+    def from_edges(edges: pd.DataFrame | str | Path) -> Network:
+        """A network of another tool, for pictures, exports and judging beside ours: see `sccafm.networks.from_edges`."""
+        return from_edges(edges)
+
+    @staticmethod
+    def from_pyscenic(path: str | Path) -> Network:
+        """The adjacencies or regulons that pySCENIC wrote: see `sccafm.networks.from_pyscenic`."""
+        return from_pyscenic(path)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -217,20 +229,22 @@ class GRN:
             raise KeyError(f"no group {group!r}; there are {list(categories)} ({hint})")
         return categories.get_loc(group)
 
-    def pool(self, top_k: int | None = None) -> pd.DataFrame:
-        """Mean networks of all groups as one long table, the strongest edges of a group first.
+    def network(self, group: object = None, top_k: int | None = None) -> pd.DataFrame:
+        """Mean network of one group as a long table, the strongest edges first.
 
         Parameters
         ----------
+        group
+            As in `matrix`.
         top_k
-            Edges to keep of each group; None: all pairs with a score above 0. Self-edges are never kept.
+            Edges to keep; None: all pairs with a score above 0. Self-edges are never kept.
 
         Returns
         -------
-        DataFrame with the columns group, source, target, weight (float64), confidence, sign, qvalue, n_cells,
-        in_prior, prior_sources, as in `to_frame`. The pairs of a group are unique, so one group's rows are a network for
-        decoupler. qvalue (float64) tests the group's mean score against permuted cells of the whole data set, over all
-        pairs of the group (Benjamini and Hochberg).
+        DataFrame with the columns source, target, weight (float64), confidence, sign, qvalue, n_cells, in_prior,
+        prior_sources, as in `to_frame`. The pairs are unique, so it is a network for decoupler. qvalue (float64) tests
+        the group's mean score against permuted cells of the whole data set, over all pairs of the group (Benjamini and
+        Hochberg).
 
         Raises
         ------
@@ -239,28 +253,38 @@ class GRN:
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be a positive number or None for all pairs, got {top_k}")
-        tables = []
-        for group, size in self.group_sizes.items():
-            if size == 0:
-                continue
-            flat = self._without_self_edges(group).ravel()
-            least = np.partition(flat, -top_k)[-top_k] if top_k is not None and top_k < len(flat) else 0.0
-            among = np.flatnonzero((flat >= least) & (flat > 0))
-            order = among[np.argsort(-flat[among], kind="stable")][:top_k]
-            source, target = np.divmod(order, len(self.targets))
-            table = {
-                "group": group,
-                "source": pd.Categorical.from_codes(source, self.regulators),
-                "target": pd.Categorical.from_codes(target, self.targets),
-                "weight": flat[order],
-                "confidence": self._confidence(group, order),
-                "sign": self.pairs.sign.ravel()[order],
-                "qvalue": self.qvalues(group).to_numpy().ravel()[order],
-                "n_cells": size,
-            }
-            tables.append(pd.DataFrame(table | self.pairs.columns(order)))
+        flat = self._without_self_edges(group).ravel()
+        least = np.partition(flat, -top_k)[-top_k] if top_k is not None and top_k < len(flat) else 0.0
+        among = np.flatnonzero((flat >= least) & (flat > 0))
+        order = among[np.argsort(-flat[among], kind="stable")][:top_k]
+        source, target = np.divmod(order, len(self.targets))
+        table = {
+            "source": pd.Categorical.from_codes(source, self.regulators),
+            "target": pd.Categorical.from_codes(target, self.targets),
+            "weight": flat[order],
+            "confidence": self._confidence(group, order),
+            "sign": self.pairs.sign.ravel()[order],
+            "qvalue": self.qvalues(group).to_numpy().ravel()[order],
+            "n_cells": len(self) if group is None else self.group_sizes.iloc[self._code(group)],
+        }
+        return pd.DataFrame(table | self.pairs.columns(order))
+
+    def pool(self, top_k: int | None = None) -> pd.DataFrame:
+        """Mean networks of all groups as one long table: `network` of each, under a first column group.
+
+        Parameters
+        ----------
+        top_k
+            Edges to keep of each group, as in `network`, and its errors.
+
+        Returns
+        -------
+        DataFrame with the column group, then those of `network`. Groups without cells have no rows.
+        """
+        present = [group for group, size in self.group_sizes.items() if size]
+        tables = [self.network(group, top_k).assign(group=group) for group in present]
         pooled = pd.concat(tables, ignore_index=True)
-        return pooled.astype({"group": self.groups.dtype})
+        return pooled[["group", *pooled.columns.drop("group")]].astype({"group": self.groups.dtype})
 
     def confidence(self, group: object = None) -> pd.DataFrame:
         """Calibrated probability that each pair of a group is a real edge, from its mean score.

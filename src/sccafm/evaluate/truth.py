@@ -14,18 +14,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_column, read_delimited
 from sccafm.genes import spell
 
-SOURCE_TARGET = (
-    ("source", "target"),
-    ("Gene1", "Gene2"),
-    ("TF", "target"),
-    ("TF", "gene"),
-    ("regulator", "target"),
-    ("source_genesymbol", "target_genesymbol"),
-)
-WEIGHTS = ("weight", "score", "importance", "EdgeWeight", "confidence")
-NETWORK_LABELS = ("group", "cell", "cell_id")
 ALIAS_COLUMNS = (
     "gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id",
     "symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name",
@@ -176,7 +167,7 @@ def read_collectri(
     table = read_delimited(table)
     if levels is None:
         return read_edges(table, genes)
-    confidence = table[_column(table, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
+    confidence = table[find_column(table, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
     return read_edges(table, genes, keep=confidence.astype(str).str.strip().str.upper().isin(levels))
 
 
@@ -207,7 +198,7 @@ def read_chip_atlas(
     table = read_delimited(table)
     if "target_genes" in table.columns.str.lower():
         table = _long_chip_atlas(table, cell_type)
-    score = pd.to_numeric(table[_column(table, ("score",), "add one: `table['score'] = ...`")])
+    score = pd.to_numeric(table[find_column(table, ("score",), "add one: `table['score'] = ...`")])
     return read_edges(table, genes, keep=score >= min_score)
 
 
@@ -288,36 +279,8 @@ def marked(edges: pd.DataFrame, regulators: pd.Index, genes: pd.Index) -> np.nda
     return marks
 
 
-def edge_columns(table: pd.DataFrame) -> tuple[str, str]:
-    """Names of the source and target columns of a long table; KeyError if there is no known pair."""
-    names = {str(column).lower(): column for column in table.columns}
-    for source, target in SOURCE_TARGET:
-        if source.lower() in names and target.lower() in names:
-            return names[source.lower()], names[target.lower()]
-    raise KeyError(
-        f"expected columns source, target (or Gene1, Gene2; TF, target; regulator, target), got "
-        f"{list(table.columns[:8])}; rename them: `table.rename(columns={{'my_tf': 'source', 'my_gene': 'target'}})`"
-    )
-
-
-def read_delimited(table: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """A table as it is, or as text from a file with commas or tabs."""
-    if isinstance(table, pd.DataFrame):
-        return table
-    is_tabbed = len(pd.read_csv(table, sep="\t", nrows=0).columns) > 1
-    return pd.read_csv(table, sep="\t" if is_tabbed else ",", dtype=str, keep_default_na=False)
-
-
-def _column(table: pd.DataFrame, wanted: Sequence[str], mend: str) -> str:
-    names = {str(column).lower(): column for column in table.columns}
-    for name in wanted:
-        if name.lower() in names:
-            return names[name.lower()]
-    raise KeyError(f"expected a column {' or '.join(wanted)}, got {list(table.columns[:8])}; {mend}")
-
-
 def _long_chip_atlas(table: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
-    label, column = table.columns.str.split("|").str[-1], _column(table, ("target_genes",), "")
+    label, column = table.columns.str.split("|").str[-1], find_column(table, ("target_genes",), "")
     averages = [name for name in table.columns if name.endswith("|Average")]
     if not averages:
         raise KeyError(f"expected a column '<antigen>|Average', got {list(table.columns[:8])}")
@@ -351,7 +314,7 @@ def _one_network(scores: pd.DataFrame, group: str | None) -> pd.DataFrame:
 
 def _pivot(table: pd.DataFrame) -> pd.DataFrame:
     source, target = edge_columns(table)
-    weight = _column(table, WEIGHTS, "rename it: `table.rename(columns={'my_score': 'weight'})`")
+    weight = find_column(table, WEIGHTS, "rename it: `table.rename(columns={'my_score': 'weight'})`")
     edges = pd.DataFrame({"source": table[source], "target": table[target], "weight": table[weight].astype(float)})
     if edges["weight"].isna().any():
         raise ValueError(
