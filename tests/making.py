@@ -4,13 +4,18 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 
 from sccafm.batch import Tokens
+from sccafm.grn import GRN
 from sccafm.nn import EFM, SFM, VGAE, CausalEFM, CausalEFMConfig, EFMConfig, SFMConfig, VGAEConfig
 from sccafm.nn.sfm import backbone_config, embedding_config
+from sccafm.pairs import Pairs
 from sccafm.pretrained import save_efm
+from sccafm.store import CellEdges
 
 GENES = """
 SPI1 GATA1 GATA3 PAX5 STAT1 STAT3 IRF1 IRF8 MYC RELA JUN FOS CEBPB RUNX1 TCF7 EBF1 TBX21 KLF4
@@ -138,3 +143,51 @@ def write_release(
 
 def write_json(path: Path, content) -> None:
     path.write_text(json.dumps(content))
+
+
+def made_grn(levels, weights, obs=None, *, expression=None, groups=None, keep_factors=True, signs=None, context=None):
+    """Networks whose scores are known: regulator i of cell c has the score ``levels[c, i] * weights[i, j]`` on target j.
+
+    Genes are r0, r1, ... (the regulators), then g0, g1, ...; `weights` is regulators x genes in this order.
+    """
+    levels, weights = np.asarray(levels, np.float32), np.asarray(weights, np.float32)
+    (n_cells, n_regulators), n_genes = levels.shape, weights.shape[1]
+    cells = pd.Index([f"cell{i}" for i in range(n_cells)])
+    names = [f"r{i}" for i in range(n_regulators)] + [f"g{i}" for i in range(n_genes - n_regulators)]
+    genes = pd.DataFrame(
+        index=names, data={"symbol": names, "gene_id": names, "is_tf": np.arange(n_genes) < n_regulators}
+    )
+    groups = pd.Series(pd.Categorical(["all"] * n_cells), cells, name="all") if groups is None else groups
+    codes = groups.cat.codes.to_numpy()
+    shape = (n_regulators, n_genes)
+    pairs = Pairs(
+        np.zeros(shape, bool), np.zeros(shape, np.int16), ("",),
+        np.zeros(shape, np.int8) if signs is None else np.asarray(signs, np.int8),
+        np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32), 0,
+    )  # fmt: skip
+    own = weights.copy()
+    own[np.arange(n_regulators), np.arange(n_regulators)] = 0
+    each = np.arange(n_regulators, dtype=np.uint16)
+    arrays = {
+        "context": np.full((n_cells, n_regulators), 1 / n_regulators, np.float32) if context is None else context,
+        "summary": np.zeros((n_cells, 2), np.float32),
+        "strengths": levels * own.sum(1),
+        "regulator_expression": np.ones_like(levels) if expression is None else np.asarray(expression, np.float32),
+    }
+    if keep_factors:
+        arrays |= {
+            "u_index": np.tile(each[:, None], (n_cells, 1, 1)),
+            "u_value": levels[:, :, None],
+            "v_index": np.tile(each, (n_cells, n_genes, 1)),
+            "v_value": np.tile(weights.T, (n_cells, 1, 1)),
+        }
+    sums = {
+        "scores": np.stack([levels[codes == k].sum(0, dtype=float)[:, None] * weights for k in range(codes.max() + 1)]),
+        "expression": np.zeros((codes.max() + 1, n_genes)),
+        "u": np.zeros((n_regulators, n_regulators)),
+        "v": np.zeros((n_genes, n_regulators)),
+    }
+    factors = [f"factor_{m:03d}" for m in range(n_regulators)]
+    params = {"factors": factors, "calibration": {}, "run": {"keep_factors": keep_factors, "groupby": None}}
+    obs = pd.DataFrame(index=cells) if obs is None else obs.set_axis(cells)
+    return GRN(cells, genes, groups, CellEdges.join([]), pairs, sums, arrays, params, obs)

@@ -1,8 +1,20 @@
-"""What embeddings are used for: heads that read a label or a number from a cell's vector."""
+"""What networks and embeddings are used for: regulators of groups and conditions; heads that read a cell's vector."""
 
+from sccafm.tl.comparison import Comparison, compare
 from sccafm.tl.fitting import fit_head
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.prediction import predict
+from sccafm.tl.ranking import rank_regulators
 from sccafm.tl.tuning import Unfreeze
 
-__all__ = ["Head", "Tuned", "Unfreeze", "fit_head", "predict", "read_head"]
+__all__ = [
+    "Comparison",
+    "Head",
+    "Tuned",
+    "Unfreeze",
+    "compare",
+    "fit_head",
+    "predict",
+    "rank_regulators",
+    "read_head",
+]
