@@ -6,7 +6,19 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src/sccafm"
 ORDER = [
-    *("batch", "genes", "conditions", "resources", "lexicon", "preprocess", "reading", "tokenizer", "nn", "losses"),
+    *(
+        "batch",
+        "genes",
+        "conditions",
+        "anatomy",
+        "resources",
+        "lexicon",
+        "preprocess",
+        "reading",
+        "tokenizer",
+        "nn",
+        "losses",
+    ),
     *("contrast", "views", "objective"),
     *(
         "calibration",
