@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.figure import Figure
+from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sccafm.evaluate import Report, network, read_edges
+from sccafm.evaluate import Report, network, read_edges, swap_test
+from sccafm.evaluate.lists import own_lists
 
 GENES = [f"G{i}" for i in range(60)]
 REGULATORS = GENES[:8]
@@ -79,16 +81,72 @@ def test_intervals_null_and_baselines(scores, truth, adata, prior):
     report = network(scores, truth, baselines="fast", adata=adata, prior=prior, **OPTIONS)
     table = report.to_frame()
     assert set(table["subset"]) == {"all", "not_in_prior", "new_regulators"}
-    assert table["method"].nunique() == 8
+    assert table["method"].nunique() == 10
     row = table.set_index(["subset", "method"]).loc[("all", "scores")]
-    for metric in ("auroc", "auprc", "auprc_ratio", "early_precision_ratio"):
+    for metric in ("swap", "auroc", "auprc", "auprc_ratio", "early_precision_ratio"):
         assert row[f"{metric}_low"] <= row[metric] <= row[f"{metric}_high"]
         assert row[metric] > row[f"{metric}_null"]
-        assert row[f"{metric}_p"] == pytest.approx(1 / 21)
+        assert row[f"{metric}_p"] == pytest.approx(1 / 51 if metric == "swap" else 1 / 21)
     oracle = table.set_index(["subset", "method"]).loc[("all", "oracle_out_degree")]
     assert oracle["auroc"] == 0.5 and oracle["auprc_ratio"] == pytest.approx(oracle["auprc_ratio_null"])
     gaps = report.differences.query("subset == 'all' and baseline == 'random' and metric == 'auroc'").iloc[0]
     assert gaps["low"] <= gaps["difference"] <= gaps["high"]
+
+
+def test_the_swap_test_stands_beside_every_method(scores, truth, adata, prior):
+    report = network(scores, truth, baselines="fast", adata=adata, prior=prior, name="model", **OPTIONS)
+    table = report.to_frame().set_index(["subset", "method"])
+    known = set(map(tuple, prior.to_numpy()))
+    others = {"exclude": known | {(s, g) for s, g in zip(REGULATORS, REGULATORS, strict=True)}}
+    for subset, options in {"all": {}, "not_in_prior": others}.items():
+        row = table.loc[(subset, "model")]
+        expected = swap_test(scores, truth.iloc[:-1], scale=row["swap_scale"], **options)
+        assert row["swap"] == pytest.approx(expected.value, abs=1e-3) and row["n_swaps"] == expected.n_swaps > 100
+        lists = ["model (target list alone)", "model (regulator list alone)", "target_mean", "prior_degrees"]
+        assert (table.loc[subset].loc[[*lists, "oracle_out_degree"], "swap"] == 0.5).all()
+        assert (table.loc[subset].loc[lists, "swap_p"] == 1).all()
+    gap = report.differences.query("subset == 'all' and metric == 'swap' and baseline == 'prior_degrees'").iloc[0]
+    assert gap["low"] < gap["difference"] == table.loc[("all", "model"), "swap"] - 0.5
+
+
+@pytest.mark.parametrize("scale", ["identity", "log", "logit"])
+def test_two_lists_are_found_on_their_scale(truth, scale):
+    """Whatever the scale on which its two levels add, a network of two lists scores 0.5 and is its own lists."""
+    rng = np.random.default_rng(8)
+    levels = rng.normal(size=(8, 1)) + rng.normal(size=60)
+    values = {"identity": levels, "log": np.exp(levels), "logit": expit(levels)}[scale]
+    frame = pd.DataFrame(values, REGULATORS, GENES)
+    report = network(frame, truth, baselines={}, name="model", **OPTIONS).to_frame().set_index("method")
+    assert report.loc["model", "swap"] == 0.5 and report.loc["model", "swap_scale"] == scale
+    assert report.loc["model (target list alone)", "auroc"] == report.loc["model", "auroc"]
+
+
+def test_own_lists_are_means_of_logarithms(scores, truth):
+    """A GRN's weights are products; the list of targets knows nothing of regulators."""
+    found = own_lists(scores, "log", "model", pd.Index(["G7", "G59"]))
+    targets, regulators = found["model (target list alone)"], found["model (regulator list alone)"]
+    np.testing.assert_allclose(targets.loc["G59"], np.log(scores).mean(axis=0))
+    assert (targets.nunique() == 1).all() and list(targets.index) == [*REGULATORS, "G59"]
+    np.testing.assert_allclose(regulators["G3"], np.log(scores).mean(axis=1))
+    missing = scores.copy()
+    missing.iloc[0, 0] = 0.0
+    lowest = np.log(scores.to_numpy().ravel()[1:].min())
+    assert own_lists(missing, "log", "model", missing.index)["model (target list alone)"].iloc[0, 0] == pytest.approx(
+        np.append(np.log(scores.iloc[1:, 0]), lowest).mean()
+    )
+
+
+def test_weights_of_a_grn_are_read_as_logarithms(scores, truth):
+    class Net:
+        def matrix(self):
+            return scores
+
+    own, given = network(Net(), truth, baselines=None, **OPTIONS), network(scores, truth, baselines=None, **OPTIONS)
+    assert own.to_frame().loc[0, "swap_scale"] == "log" and given.to_frame().loc[0, "swap_scale"] != "log"
+    asked = network(scores, truth, baselines={"other": scores}, scale={"scores": "log", "other": "rank"}, **OPTIONS)
+    table = asked.to_frame().set_index("method")
+    assert list(table.loc[["scores", "other"], "swap_scale"]) == ["log", "rank"]
+    assert table.loc["scores", "swap"] == own.to_frame().loc[0, "swap"]
 
 
 def test_subsets_leave_out_what_the_prior_knows(scores, truth, adata, prior):
@@ -165,8 +223,10 @@ def test_report_tells_the_story(scores, truth, adata, prior):
     other_way = network(worse, truth, baselines={"better": scores}, name="model", **OPTIONS)
     assert "model loses to the strongest baseline, better: -" in repr(other_way)
     assert "not run: genie3 (pass adata=)" in repr(network(scores, truth, **OPTIONS))
+    assert "AUROC per regulator: model beats its own list, model (target list alone): +" in text
+    assert "swap test: model beats the strongest baseline, worse: +" in text
     lines = report.to_markdown("not_in_prior").splitlines()
-    assert lines[0].startswith("| method | AUROC per regulator |") and lines[2].startswith("| model | 0.")
+    assert lines[0].startswith("| method | swap test | AUROC per regulator |") and lines[2].startswith("| model | 0.")
     assert len({line.count("|") for line in lines[:4]}) == 1
     assert isinstance(report.plot(), Figure) and isinstance(report.plot("new_regulators"), Figure)
     with pytest.raises(KeyError, match="subset 'nothing' is absent"):
@@ -204,7 +264,21 @@ def test_repeated_genes_of_adata_are_read_once(scores, truth, adata):
     np.testing.assert_allclose(found["auroc"], expected["auroc"])
 
 
+def test_a_truth_has_a_kind(scores, truth):
+    assert network(scores, truth, baselines=None, **OPTIONS).kind is None
+    report = network(scores, read_edges(truth, kind="response"), baselines=None, **OPTIONS)
+    assert report.kind == "response" and set(report.to_frame()["kind"]) == {"response"}
+    assert "Truth (response): " in repr(report)
+    assert network(scores, truth, baselines=None, kind="binding", **OPTIONS).kind == "binding"
+    with pytest.raises(ValueError, match="unknown kind of truth 'chip'; expected one of"):
+        network(scores, truth, kind="chip")
+
+
 def test_doors(scores, truth, adata):
+    with pytest.raises(ValueError, match="unknown scale 'ln'"):
+        network(scores, truth, baselines=None, scale="ln")
+    with pytest.raises(ValueError, match="scores reach from -.* needs 0 or more; take scale='rank'"):
+        network(scores - 0.5, truth, baselines=None, scale="log")
     with pytest.raises(ValueError, match="no edge of the truth is among the measured genes.*gene_ids"):
         network(scores, pd.DataFrame({"source": ["A"], "target": ["B"]}))
     complete = pd.DataFrame([(s, t) for s in ["G0"] for t in GENES], columns=["source", "target"])

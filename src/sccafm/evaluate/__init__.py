@@ -15,11 +15,13 @@ from sccafm.evaluate.cell_baselines import end_expression, expression_product, g
 from sccafm.evaluate.embedding import EmbeddingReport, embedding
 from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
 from sccafm.evaluate.genes import GeneReport, genes, start_vectors
+from sccafm.evaluate.kinds import by_kind, kinds_markdown
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
-from sccafm.evaluate.network import Report, network
+from sccafm.evaluate.network import network
 from sccafm.evaluate.per_cell import PerCellReport, per_cell
 from sccafm.evaluate.perturbation import PerturbationReport, perturbation
 from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
+from sccafm.evaluate.report import Report
 from sccafm.evaluate.representations import hvg_pca, log_expression, random_embedding, scvi_embedding
 from sccafm.evaluate.swap import SwapTest, swap_test
 from sccafm.evaluate.truth import Truth, read_beeline, read_chip_atlas, read_collectri, read_edges
@@ -39,6 +41,7 @@ __all__ = [
     "Truth",
     "auroc",
     "average_precision",
+    "by_kind",
     "chipseq_protocol",
     "early_precision",
     "embedding",
@@ -49,6 +52,7 @@ __all__ = [
     "grnboost2",
     "group_pearson",
     "hvg_pca",
+    "kinds_markdown",
     "lioness",
     "log_expression",
     "network",

@@ -1,20 +1,23 @@
 """Judge a network against a truth, beside baselines, with intervals and a null.
 
-Candidates are the truth's regulators times the measured genes, without self-edges. Per-regulator numbers come first,
-because a pooled number is mostly a contest of degrees: a list of hubs wins it (`oracle_out_degree`).
+Candidates are the truth's regulators times the measured genes, without self-edges. The swap test comes first: it alone is
+blind to hubs and to popular targets. Numbers per regulator come next, beside those of the network's own target list; a
+pooled number is mostly a contest of degrees: a list of hubs wins it (`oracle_out_degree`).
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.evaluate.baselines import ORACLE, run_baselines
-from sccafm.evaluate.markdown import markdown_table, unscored
-from sccafm.evaluate.metrics import METRICS, Judge, Scored, interval
+from sccafm.evaluate.baselines import run_baselines
+from sccafm.evaluate.lists import own_lists
+from sccafm.evaluate.metrics import Judge, Scored, interval, p_value
+from sccafm.evaluate.report import COLUMNS, Report
+from sccafm.evaluate.swap import Swaps, natural_scale, on_scale
 from sccafm.evaluate.truth import (
     Truth,
     aligned,
@@ -25,103 +28,6 @@ from sccafm.evaluate.truth import (
     score_matrix,
     spelled_edges,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What `network` found. `to_frame`, `to_markdown` and `plot` show it."""
-
-    name: str  # row of the network that was judged
-    table: pd.DataFrame  # one row per subset and method
-    differences: pd.DataFrame  # judged network minus baseline, paired over bootstrap draws
-    per_regulator: pd.DataFrame  # one row per subset, method and regulator
-    subsets: pd.DataFrame  # counts and density of each subset
-    truth: Truth = field(repr=False)
-    skipped: dict[str, str]  # baseline or subset -> why it is absent
-    min_positives: int
-    min_negatives: int
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per subset and method.
-
-        For each metric a column of its name, `_low` and `_high` (95 % bootstrap interval over regulators), `_null` (mean
-        over permutations of the targets within each regulator) and `_p` (one-sided, against that null). Then the
-        counts of the subset: n_regulators, n_scored_regulators (enough positives and negatives), n_candidates, n_true,
-        density, share_in_prior (of the true edges), n_unscored_regulators (the method holds none of their edges).
-        """
-        return self.table.copy()
-
-    def to_markdown(self, subset: str = "all") -> str:
-        """GitHub table of one subset: value [low, high] of each metric, and the null of the AUROC."""
-        rows = (
-            [row["method"], *(_with_interval(row, metric) for metric in METRICS), _number(row["auroc_null"])]
-            for row in self._rows(subset).to_dict("records")
-        )
-        return markdown_table(["method", *METRICS.values(), "null AUROC"], rows) + "\n\n" + self._counts(subset)
-
-    def plot(self, subset: str = "all"):
-        """A matplotlib Figure: a dot with its interval per method, a panel per metric, the null as a tick."""
-        import matplotlib.pyplot as plt
-
-        rows = self._rows(subset).iloc[::-1]
-        places = np.arange(len(rows))
-        colours = np.where(rows["method"] == self.name, "tab:red", "tab:gray")
-        figure, axes = plt.subplots(
-            1, len(METRICS), figsize=(3.2 * len(METRICS), 1.2 + 0.3 * len(rows)), sharey=True, layout="constrained"
-        )
-        for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
-            axis.hlines(places, rows[f"{metric}_low"], rows[f"{metric}_high"], color=colours)
-            axis.scatter(rows[metric], places, color=colours, zorder=3)
-            axis.scatter(rows[f"{metric}_null"], places, marker="|", color="black", label="permuted targets")
-            axis.set_title(title, fontsize="medium")
-        axes[0].set_yticks(places, rows["method"])
-        axes[-1].legend(fontsize="small")
-        figure.suptitle(self._counts(subset), fontsize="small")
-        return figure
-
-    def __repr__(self) -> str:
-        rows = self._rows("all")
-        width = max(rows["method"].str.len())
-        lines = [
-            self._counts("all"),
-            f"  {self.truth!r}",
-            f"  {'':{width}}  " + "  ".join(f"{t:26}" for t in METRICS.values()),
-        ]
-        for row in rows.to_dict("records"):
-            cells = "  ".join(f"{_with_interval(row, metric):26}" for metric in METRICS)
-            lines.append(f"  {row['method']:{width}}  {cells}{unscored(row)}")
-        lines += [f"  {self._verdict(metric)}" for metric in ("auroc", "auprc_ratio")]
-        lines += [f"  {subset}: {self._verdict('auroc', subset)}" for subset in self.subsets.index[1:]]
-        lines += [f"  not run: {name} ({why})" for name, why in self.skipped.items()]
-        return "\n".join(line for line in lines if line.strip())
-
-    def _rows(self, subset: str) -> pd.DataFrame:
-        if subset not in self.subsets.index:
-            raise KeyError(f"subset {subset!r} is absent; there are {list(self.subsets.index)}")
-        return self.table[self.table["subset"] == subset]
-
-    def _counts(self, subset: str) -> str:
-        row = self.subsets.loc[subset]
-        known = "" if np.isnan(row["share_in_prior"]) else f"; the prior holds {row['share_in_prior']:.0%} of them"
-        return (
-            f"{self.name}, {subset}: {row['n_candidates']:,.0f} candidates of {row['n_regulators']:.0f} regulators "
-            f"({row['n_scored_regulators']:.0f} with >= {self.min_positives} true and >= {self.min_negatives} false edges), "
-            f"{row['n_true']:,.0f} true, density {row['density']:.3g}{known}"
-        )
-
-    def _verdict(self, metric: str, subset: str = "all") -> str:
-        """One sentence: the network against the strongest baseline that has not seen the truth."""
-        rows = self._rows(subset).set_index("method")[metric]
-        rivals = rows.drop([self.name, ORACLE], errors="ignore").dropna()
-        if rivals.empty or np.isnan(rows[self.name]):
-            return ""
-        best = rivals.idxmax()
-        gap = self.differences.query("subset == @subset and baseline == @best and metric == @metric").iloc[0]
-        word = "beats" if gap["low"] > 0 else "loses to" if gap["high"] < 0 else "is not told apart from"
-        return (
-            f"{METRICS[metric]}: {self.name} {word} the strongest baseline, {best}: "
-            f"{gap['difference']:+.3f} [{_number(gap['low'])}, {_number(gap['high'])}]"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +57,9 @@ def network(
     min_positives: int = 20,
     min_negatives: int = 20,
     group: str | None = None,
+    kind: str | None = None,
+    scale: str | Mapping[str, str] = "auto",
+    n_swaps: int = 200_000,
     layer: str | None = None,
     n_jobs: int = 1,
     max_cells: int | None = 2000,
@@ -171,8 +80,10 @@ def network(
     truth
         Table or file of true edges (source, target or Gene1, Gene2 or TF, target), or a `Truth`.
     baselines
-        "all"; "fast" (without the tree ensembles); names; a dictionary from names to further networks of the same
-        forms as `scores_or_grn`; None for none. Those that need `adata` or `prior` are left out without it, and
+        Beside the network's own target list and regulator list, which are the means of its scores on the scale of the
+        swap test: "all"; "fast" (without the tree ensembles); names; a dictionary from names to further networks of the same
+        forms as `scores_or_grn`; None for
+        none at all. Those that need `adata` or `prior` are left out without it, and
         `Report.skipped` says so.
     adata
         Cells from which the expression baselines are computed; counts are log-normalised.
@@ -189,6 +100,14 @@ def network(
         A regulator counts in the per-regulator means from this many true and false candidates on.
     group
         Group of a GRN, or of a long table with a column `group`.
+    kind
+        What the truth tells: "binding", "response" or "curated"; None takes the kind of a `Truth`.
+    scale
+        Scale of the swap test (`swap_test`), on which levels of regulators and targets add: of the judged network, or
+        of methods by name. "auto" takes "log" for a GRN, whose weights are products, and for other scores the scale on
+        which two lists explain the most, so that the test sees as little of them as can be.
+    n_swaps
+        Largest number of swaps in the swap test; all methods meet the same ones.
     layer
         Layer of `adata` for the baselines.
     n_jobs, max_cells
@@ -206,10 +125,10 @@ def network(
         Unknown columns or group.
     ValueError
         No overlap of scores, truth and measured genes; one class only; NaN scores; a baseline asked for by name that
-        lacks its input.
+        lacks its input; an unknown kind or scale, or scores that the scale does not hold.
     """
     matrix = score_matrix(scores_or_grn, group)
-    candidates = find_candidates(matrix, truth, adata, prior)
+    candidates = find_candidates(matrix, truth, adata, prior, kind)
     ends = candidates.regulators, candidates.genes, candidates.lookup
     rivals, skipped = run_baselines(
         baselines, *ends, adata=adata, prior=prior, truth=candidates.truth.edges,
@@ -218,13 +137,23 @@ def network(
     if name in rivals:
         raise ValueError(f"{name!r} names the judged network and a baseline; pass another: `name='model'`")
     values = {method: aligned(scores, *ends, method) for method, scores in {name: matrix, **rivals}.items()}
+    wanted = {name: scale} if isinstance(scale, str) else dict(scale)
+    if wanted.get(name, "auto") == "auto" and hasattr(scores_or_grn, "matrix"):
+        wanted[name] = "log"
+    scales = {method: wanted.get(method, "auto") for method in values}
+    scales |= {method: natural_scale(values[method]) for method, wish in scales.items() if wish == "auto"}
+    lists = {} if baselines is None else own_lists(matrix, scales[name], name, candidates.regulators)
+    alone = {method: aligned(scores, *ends, method) for method, scores in lists.items()}
+    values = {name: values.pop(name), **alone, **values}
+    scales |= dict.fromkeys(lists, "identity")
     judged = {}
     for subset, mask in _subsets(candidates).items():
         n_true, n_candidates = int(candidates.is_true[mask].sum()), int(mask.sum())
         if 0 < n_true < n_candidates:
             judged[subset] = _judged(
-                candidates, mask, values, name, min_positives=min_positives, min_negatives=min_negatives,
-                n_bootstrap=n_bootstrap, n_permutations=n_permutations, random_state=random_state,
+                candidates, mask, values, scales, name, n_swaps, min_positives=min_positives,
+                min_negatives=min_negatives, n_bootstrap=n_bootstrap, n_permutations=n_permutations,
+                random_state=random_state,
             )  # fmt: skip
         else:
             skipped[subset] = f"{n_true:,} true among {n_candidates:,} candidates"
@@ -242,7 +171,9 @@ def network(
     )
 
 
-def find_candidates(matrix: pd.DataFrame, truth, adata: AnnData | None = None, prior=None) -> Candidates:
+def find_candidates(
+    matrix: pd.DataFrame, truth, adata: AnnData | None = None, prior=None, kind: str | None = None
+) -> Candidates:
     """Candidate edges of a network (`score_matrix`) under a truth; parameters and errors as in `network`."""
     lookup = gene_lookup(matrix.columns if adata is None else adata)
     genes = pd.Index(list(dict.fromkeys(respell(matrix.columns if adata is None else adata.var_names, lookup))))
@@ -252,7 +183,7 @@ def find_candidates(matrix: pd.DataFrame, truth, adata: AnnData | None = None, p
             f"no target of the scores ({', '.join(map(str, matrix.columns[:3]))}, ...) is a gene of adata "
             f"({', '.join(adata.var_names[:3])}, ...); if one is in Ensembl ids, add them: `adata.var['gene_ids'] = ...`"
         )
-    receipt = read_edges(truth, matrix.columns if adata is None else adata, regulators=scored)
+    receipt = read_edges(truth, matrix.columns if adata is None else adata, regulators=scored, kind=kind)
     regulators = pd.Index(pd.unique(receipt.edges["source"]))
     if not len(regulators):
         raise ValueError(
@@ -291,8 +222,16 @@ class _Subset:
     counts: dict[str, float]
 
 
-def _judged(candidates: Candidates, mask: np.ndarray, values: dict[str, np.ndarray], name: str, **settings) -> _Subset:
-    """All methods on the candidates under `mask`, with the same draws of regulators and permutations."""
+def _judged(
+    candidates: Candidates,
+    mask: np.ndarray,
+    values: dict[str, np.ndarray],
+    scales: dict[str, str],
+    name: str,
+    n_swaps: int,
+    **settings,
+) -> _Subset:
+    """All methods on the candidates under `mask`, with the same swaps, draws of regulators and permutations."""
     present = mask.any(axis=1)
     regulators, size = candidates.regulators[present], mask.sum(axis=1)[present]
     labels = candidates.is_true[mask]
@@ -306,11 +245,23 @@ def _judged(candidates: Candidates, mask: np.ndarray, values: dict[str, np.ndarr
         "density": labels.mean(),
         "share_in_prior": np.nan if candidates.in_prior is None else candidates.in_prior[mask][labels].mean(),
     }
-    results = {method: judge.score(scores[mask]) for method, scores in values.items()}
+    is_true = (candidates.is_true & mask)[present]
+    rng = np.random.default_rng(settings["random_state"])
+    swaps = Swaps.of(is_true, mask[present] & ~is_true, n_swaps, rng)
+
+    def scored(method: str) -> Scored:
+        result, scores = judge.score(values[method][mask]), values[method]
+        swap = swaps.score(on_scale(scores, scales[method], mask, method)[present], judge.draws)
+        return _with_swap(result, *swap)
+
+    results = {method: scored(method) for method in values}
     table, gaps, per_regulator = [], [], []
     for method, result in results.items():
         is_unscored = np.isneginf(values[method]).all(axis=1, where=mask)[present]
-        table.append({"method": method, **result.row, **counts, "n_unscored_regulators": int(is_unscored.sum())})
+        swapped = {"swap_scale": scales[method], "n_swaps": len(swaps), "kind": candidates.truth.kind}
+        table.append(
+            {"method": method, **result.row, **swapped, **counts, "n_unscored_regulators": int(is_unscored.sum())}
+        )
         per_regulator.append(pd.DataFrame({
             "method": method, "regulator": regulators, "n_true": n_true, "n_candidates": size,
             "auroc": result.auroc, "auprc": result.auprc, "is_scored": judge.is_scored,
@@ -321,10 +272,17 @@ def _judged(candidates: Candidates, mask: np.ndarray, values: dict[str, np.ndarr
     return _Subset(pd.DataFrame(table), differences, pd.concat(per_regulator, ignore_index=True), counts)
 
 
+def _with_swap(result: Scored, value: float, draws: np.ndarray) -> Scored:
+    """The swap test as first metric; its null is 0.5 by design, its p the share of draws that do not exceed that."""
+    low, high = interval(draws)
+    row = {"swap": value, "swap_low": low, "swap_high": high, "swap_null": 0.5, "swap_p": p_value(-0.5, -draws)}
+    return replace(result, row=row | result.row, draws=np.column_stack([draws, result.draws]))
+
+
 def _gaps(judged: Scored, rival: Scored) -> list[dict]:
     """Judged network minus a baseline, and the interval of that difference over the same draws."""
     out = []
-    for i, metric in enumerate(METRICS):
+    for i, metric in enumerate(COLUMNS):
         low, high = interval(judged.draws[:, i] - rival.draws[:, i])
         out.append({"metric": metric, "difference": judged.row[metric] - rival.row[metric], "low": low, "high": high})
     return out
@@ -333,16 +291,6 @@ def _gaps(judged: Scored, rival: Scored) -> list[dict]:
 def _stacked(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Frames of the subsets under each other, the subset as first column."""
     return pd.concat(frames, names=["subset"]).reset_index(level="subset").reset_index(drop=True)
-
-
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
-
-
-def _with_interval(row: dict, metric: str) -> str:
-    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-    return _number(row[metric]) + interval
 
 
 def _warn_if_too_few(counts: dict, min_positives: int, min_negatives: int) -> None:

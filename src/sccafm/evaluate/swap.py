@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.special import logit
 from scipy.stats import rankdata
 
+from sccafm.anatomy import two_lists_share
 from sccafm.evaluate.metrics import bootstrap_counts, interval
 from sccafm.evaluate.truth import aligned, gene_lookup, marked, read_edges, respell, score_matrix, spelled_edges
 
@@ -122,7 +123,8 @@ def swap_test(
     scale
         On which the levels of regulator and target would add: "identity" for sums, "log" for products (weights; 0 is a
         missing edge), "logit" for probabilities, "rank" for other scores. Only on its own scale does a method of two
-        levels score exactly 0.5; two levels read as ranks need not.
+        levels score exactly 0.5; two levels read as ranks need not. "auto" takes the scale on which two lists
+        explain the most of the scores.
     n_swaps
         Largest number of swaps.
     n_bootstrap
@@ -146,19 +148,20 @@ def swap_test(
         if targets is None
         else matrix.columns[respell(matrix.columns, lookup).isin(respell(targets, lookup))]
     )
-    edges = read_edges(_table(truth), columns, regulators=matrix.index).edges
+    edges = read_edges(truth, columns, regulators=matrix.index).edges
     regulators, genes = pd.Index(pd.unique(edges["source"])), pd.Index(respell(columns, lookup).unique())
     is_true = marked(edges, regulators, genes)
     is_candidate = regulators.to_numpy()[:, None] != genes.to_numpy()[None]
     if exclude is not None:
-        is_candidate &= ~marked(spelled_edges(_table(exclude), gene_lookup(matrix.index) | lookup), regulators, genes)
+        is_candidate &= ~marked(spelled_edges(exclude, gene_lookup(matrix.index) | lookup), regulators, genes)
     is_true &= is_candidate
     rng = np.random.default_rng(random_state)
     swaps = Swaps.of(is_true, is_candidate & ~is_true, n_swaps, rng)
-    values = on_scale(aligned(matrix, regulators, genes, gene_lookup(matrix.index) | lookup), scale, is_candidate)
+    values = aligned(matrix, regulators, genes, gene_lookup(matrix.index) | lookup)
+    values = on_scale(values, natural_scale(values) if scale == "auto" else scale, is_candidate)
     draws = bootstrap_counts(max(len(regulators), 1), n_bootstrap, rng)[:, : len(regulators)]
     value, drawn = swaps.score(values, draws)
-    low, high = interval(drawn)
+    low, high = map(float, interval(drawn))
     return SwapTest(value, low, high, len(swaps), int(is_true.sum()), int(is_true.any(axis=1).sum()), swaps.is_exact)
 
 
@@ -190,11 +193,24 @@ def on_scale(scores: np.ndarray, scale: str, is_candidate: np.ndarray, what: str
         return np.log(values) if scale == "log" else logit(values)
 
 
-def _table(edges):
-    """Pairs (source, target) as a table; tables, files and truths as they are."""
-    if isinstance(edges, set | frozenset | list | tuple):
-        return pd.DataFrame(sorted(edges), columns=["source", "target"])
-    return edges
+def natural_scale(scores: np.ndarray) -> str:
+    """The scale on which a level per regulator and one per target explain the most of the scores (R x G).
+
+    Scores with missing edges (`-inf`) are read as ranks.
+    """
+    held = scores > -np.inf
+    scores = scores[held.any(axis=1)][:, held.any(axis=0)]
+    if not scores.size or not np.isfinite(scores).all():
+        return "rank"
+    fits = {"identity": scores}
+    if scores.min() > 0:
+        fits["log"] = np.log(scores)
+        if scores.max() < 1:
+            fits["logit"] = logit(scores)
+    fits["rank"] = rankdata(scores).reshape(scores.shape)
+    shares = {scale: two_lists_share(values) for scale, values in fits.items()}
+    best = np.nanmax([0.0, *shares.values()])
+    return next((scale for scale, share in shares.items() if share >= best - 1e-9), "rank")
 
 
 def _swappable(edge, a, b, is_false) -> tuple[np.ndarray, ...]:

@@ -17,6 +17,7 @@ from anndata import AnnData
 from sccafm.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_column, read_delimited
 from sccafm.genes import spell
 
+KINDS = ("binding", "response", "curated")  # they ask different questions, and are never averaged alone
 ALIAS_COLUMNS = (
     "gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id",
     "symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name",
@@ -39,11 +40,12 @@ class Truth:
     n_duplicates: int
     n_filtered: int = 0  # below the confidence or score that was asked for
     unmapped_genes: tuple[str, ...] = field(default=(), repr=False)  # up to ten examples
+    kind: str | None = None  # what the edges tell: one of KINDS, or None where nobody said
 
     def __repr__(self) -> str:
         lost = f", e.g. {', '.join(self.unmapped_genes[:3])}" if self.unmapped_genes else ""
         return (
-            f"Truth: {self.n_mapped:,} edges of {self.edges['source'].nunique():,} regulators from {self.n_rows:,} rows "
+            f"Truth{f' ({self.kind})' if self.kind else ''}: {self.n_mapped:,} edges of {self.edges['source'].nunique():,} regulators from {self.n_rows:,} rows "
             f"({self.n_filtered:,} filtered, {self.n_unmapped:,} unmapped{lost}, {self.n_self_loops:,} self-loops, "
             f"{self.n_duplicates:,} duplicates)"
         )
@@ -81,11 +83,12 @@ def respell(names: Iterable, lookup: dict[str, str]) -> pd.Index:
 
 
 def read_edges(
-    table: "pd.DataFrame | str | Path | Truth",
+    table: "pd.DataFrame | str | Path | Truth | Iterable[tuple[str, str]]",
     genes: AnnData | Iterable[str] | None = None,
     *,
     regulators: Iterable[str] = (),
     keep: Sequence[bool] | None = None,
+    kind: str | None = None,
 ) -> Truth:
     """Edges of a table, matched to the measured genes, with a receipt.
 
@@ -93,20 +96,28 @@ def read_edges(
     ----------
     table
         A table, or a CSV or TSV file, with the columns source, target or Gene1, Gene2 or TF, target (any case); other
-        columns are ignored. Symbols or Ensembl ids.
+        columns are ignored. Or a list or set of pairs (source, target). Symbols or Ensembl ids.
     genes
         Measured genes. None keeps every gene, in its first spelling.
     regulators
         Sources that are accepted although they are not measured.
     keep
         One boolean per row; the others are counted as filtered.
+    kind
+        What the edges tell: "binding" (ChIP), "response" (of a gene to its regulator's loss or gain) or "curated". None
+        keeps the kind of a `Truth`.
 
     Raises
     ------
     KeyError
         No known pair of columns.
+    ValueError
+        Unknown kind.
     """
-    table = table.edges if isinstance(table, Truth) else read_delimited(table)
+    kind = table.kind if kind is None and isinstance(table, Truth) else kind
+    if kind not in (None, *KINDS):
+        raise ValueError(f"unknown kind of truth {kind!r}; expected one of {list(KINDS)}, or None")
+    table = edge_table(table)
     source, target = edge_columns(table)
     kept = np.ones(len(table), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
     ends = table.loc[kept, [source, target]]
@@ -132,6 +143,7 @@ def read_edges(
         n_duplicates=len(proper) - len(unique),
         n_filtered=int((~kept).sum()),
         unmapped_genes=tuple(lost[:10]),
+        kind=kind,
     )
 
 
@@ -166,9 +178,9 @@ def read_collectri(
     """
     table = read_delimited(table)
     if levels is None:
-        return read_edges(table, genes)
+        return read_edges(table, genes, kind="curated")
     confidence = table[find_column(table, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
-    return read_edges(table, genes, keep=confidence.astype(str).str.strip().str.upper().isin(levels))
+    return read_edges(table, genes, keep=confidence.astype(str).str.strip().str.upper().isin(levels), kind="curated")
 
 
 def read_chip_atlas(
@@ -199,7 +211,7 @@ def read_chip_atlas(
     if "target_genes" in table.columns.str.lower():
         table = _long_chip_atlas(table, cell_type)
     score = pd.to_numeric(table[find_column(table, ("score",), "add one: `table['score'] = ...`")])
-    return read_edges(table, genes, keep=score >= min_score)
+    return read_edges(table, genes, keep=score >= min_score, kind="binding")
 
 
 def gene_duplicates(adata: AnnData) -> np.ndarray:
@@ -265,7 +277,7 @@ def aligned(
 
 def spelled_edges(table: "pd.DataFrame | Truth", lookup: dict[str, str]) -> pd.DataFrame:
     """Columns source, target of a table of edges, as the measured genes spell them; missing names become ''."""
-    table = table.edges if isinstance(table, Truth) else read_delimited(table)
+    table = edge_table(table)
     source, target = edge_columns(table)
     return pd.DataFrame({"source": respell(table[source], lookup), "target": respell(table[target], lookup)})
 
@@ -277,6 +289,15 @@ def marked(edges: pd.DataFrame, regulators: pd.Index, genes: pd.Index) -> np.nda
     inside = (row >= 0) & (column >= 0)
     marks[row[inside], column[inside]] = True
     return marks
+
+
+def edge_table(edges: "pd.DataFrame | str | Path | Truth | Iterable[tuple[str, str]]") -> pd.DataFrame:
+    """Edges in any form that is accepted, pairs (source, target) among them, as a table."""
+    if isinstance(edges, Truth):
+        return edges.edges
+    if isinstance(edges, set | frozenset | list | tuple):
+        return pd.DataFrame(sorted(edges), columns=["source", "target"])
+    return read_delimited(edges)
 
 
 def _long_chip_atlas(table: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
