@@ -1,15 +1,18 @@
 """What networks and embeddings are used for: regulators of groups and conditions; heads that read a cell's vector."""
 
+from sccafm.tl.activity import regulator_activity
 from sccafm.tl.comparison import Comparison, compare
 from sccafm.tl.fitting import fit_head
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.prediction import predict
 from sccafm.tl.ranking import rank_regulators
+from sccafm.tl.trajectories import Trajectory, trajectory
 from sccafm.tl.tuning import Unfreeze
 
 __all__ = [
     "Comparison",
     "Head",
+    "Trajectory",
     "Tuned",
     "Unfreeze",
     "compare",
@@ -17,4 +20,6 @@ __all__ = [
     "predict",
     "rank_regulators",
     "read_head",
+    "regulator_activity",
+    "trajectory",
 ]
