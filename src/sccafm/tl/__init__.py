@@ -4,6 +4,7 @@ from sccafm.tl.activity import regulator_activity
 from sccafm.tl.comparison import Comparison, compare
 from sccafm.tl.fitting import fit_head
 from sccafm.tl.heads import Head, Tuned, read_head
+from sccafm.tl.knockouts import Knockout, knockout
 from sccafm.tl.prediction import predict
 from sccafm.tl.ranking import rank_regulators
 from sccafm.tl.trajectories import Trajectory, trajectory
@@ -12,11 +13,13 @@ from sccafm.tl.tuning import Unfreeze
 __all__ = [
     "Comparison",
     "Head",
+    "Knockout",
     "Trajectory",
     "Tuned",
     "Unfreeze",
     "compare",
     "fit_head",
+    "knockout",
     "predict",
     "rank_regulators",
     "read_head",
