@@ -1,6 +1,6 @@
 """sccafm: who regulates whom, in this very cell."""
 
-from sccafm import datasets, pp, tl
+from sccafm import datasets, pl, pp, tl
 from sccafm.adaptation import Adapt
 from sccafm.embedding import Embedding, embed, read_embedding
 from sccafm.grn import GRN, read_grn
@@ -17,6 +17,7 @@ __all__ = [
     "embed",
     "infer_grn",
     "load",
+    "pl",
     "pp",
     "read_embedding",
     "read_grn",

@@ -172,11 +172,11 @@ class Exports:
         genes = getattr(self, "genes", None)
         regulators = set(map(str, self.regulators))
         for name in pd.unique(table[["source", "target"]].to_numpy().ravel()):
-            more = {} if genes is None else _plain(genes.loc[name, ["symbol", "gene_id"]].to_dict())
+            more = {} if genes is None else plain_values(genes.loc[name, ["symbol", "gene_id"]].to_dict())
             graph.add_node(name, is_regulator=name in regulators, **more)
         for row in table.to_dict("records"):
             source, target = row.pop("source"), row.pop("target")
-            graph.add_edge(source, target, **_plain(row))
+            graph.add_edge(source, target, **plain_values(row))
         return graph
 
     def to_graphml(
@@ -290,7 +290,7 @@ class Exports:
         return adata
 
 
-def _plain(row: dict) -> dict:
+def plain_values(row: dict) -> dict:
     """Values that JSON and GraphML hold; missing ones are left out."""
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
     return {key: value for key, value in plain.items() if not pd.isna(value)}

@@ -1,0 +1,444 @@
+"""Pictures: what is drawn is what was found, names do not overlap, files are whole, and bad input is said."""
+
+import itertools
+import types
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import toy_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.collections import PathCollection
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.text import Text
+
+import sccafm
+from sccafm import GRN, pl
+from sccafm.pl.canvas import label_points, text_size
+from sccafm.pl.edges import weights_of
+from sccafm.pl.layout import boxes
+from sccafm.pl.selection import chosen_edges, mean_expression, specificity
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def adata():
+    cells = toy_data()
+    cells.obsm["X_umap"] = np.random.default_rng(0).normal(size=(30, 2))
+    return cells
+
+
+@pytest.fixture(scope="module")
+def grn(adata, calibrated_model) -> GRN:
+    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", keep_factors=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def sparse_grn(adata, calibrated_model) -> GRN:
+    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", top_k=40, progress=False)
+
+
+def extents(artists) -> np.ndarray:
+    """Low and high corner of what was drawn, in pixels: N 2 2."""
+    return np.array([artist.get_window_extent().get_points() for artist in artists])
+
+
+def words(texts) -> np.ndarray:
+    """The same of the words alone, without the lines that lead to them."""
+    return np.array([Text.get_window_extent(text).get_points() for text in texts])
+
+
+def overlaps(found: np.ndarray, slack: float = 0.5) -> list[tuple[int, int]]:
+    pairs = itertools.combinations(range(len(found)), 2)
+    apart = lambda a, b: (found[a, 1] - slack <= found[b, 0]).any() or (found[b, 1] - slack <= found[a, 0]).any()  # noqa: E731
+    return [(a, b) for a, b in pairs if not apart(a, b)]
+
+
+def of_kind(ax, kind) -> list:
+    return [artist for artist in ax.get_children() if type(artist) is kind]
+
+
+# --- which edges
+
+
+def test_specificity_is_the_log_ratio_to_the_other_groups(grn):
+    found = specificity(grn, "B cell")
+    own = grn.matrix("B cell")
+    rest = (grn.matrix("T cell") + grn.matrix("monocyte")) / 2
+    floor = own.to_numpy().mean()
+    for source, target in (("SPI1", "LYZ"), ("PAX5", "CD19")):
+        expected = np.log2((own.loc[source, target] + floor) / (rest.loc[source, target] + floor))
+        assert found.loc[source, target] == pytest.approx(expected)
+
+
+def test_chosen_edges_are_those_of_a_plain_loop(grn):
+    found = chosen_edges(grn, "B cell", n_edges=12, max_regulators=2)
+    table, ratio = grn.network("B cell"), specificity(grn, "B cell")
+    ranked = sorted(
+        (-row.weight * ratio.loc[row.source, row.target], i, row.source, row.target)
+        for i, row in enumerate(table.itertuples())
+        if ratio.loc[row.source, row.target] > 0
+    )
+    count, expected = {}, []
+    for _, _, source, target in ranked:
+        count[target] = count.get(target, 0) + 1
+        if count[target] <= 2:
+            expected.append((source, target))
+    assert list(zip(found["source"], found["target"], strict=True)) == expected[:12]
+
+
+def test_by_weight_gives_the_strongest(grn):
+    found = chosen_edges(grn, "B cell", n_edges=9, rank="weight", max_regulators=None)
+    pd.testing.assert_frame_equal(found.drop(columns="specificity"), grn.network("B cell", 9))
+
+
+def test_expression_is_the_mean_over_the_groups_cells(grn, adata):
+    of_group = mean_expression(grn, "T cell")
+    counts = adata[adata.obs["cell_type"] == "T cell"].X.toarray()
+    counts = counts / counts.sum(1, keepdims=True)
+    np.testing.assert_allclose(of_group[adata.var_names], np.log1p(counts * 1e4).mean(0), rtol=1e-5)
+    sizes = grn.group_sizes
+    weighted = sum(mean_expression(grn, g) * n for g, n in sizes.items()) / sizes.sum()
+    np.testing.assert_allclose(mean_expression(grn, None), weighted)
+
+
+# --- layout
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), min_size=1, max_size=80), st.integers(0, 99))
+def test_boxes_never_overlap(edges, seed):
+    graph = nx.DiGraph([(f"g{a}", f"g{b}") for a, b in edges])
+    rng = np.random.default_rng(seed)
+    size = {name: tuple(rng.uniform([0.2, 0.1], [0.9, 0.2])) for name in graph}
+    at = boxes(graph, size, 7.0)
+    found = np.array([[at[n] - np.array(size[n]) / 2, at[n] + np.array(size[n]) / 2] for n in graph])
+    assert overlaps(found, slack=1e-9) == []
+    assert boxes(graph, size, 7.0).keys() == at.keys()
+    assert all(np.array_equal(boxes(graph, size, 7.0)[n], at[n]) for n in graph)
+
+
+def test_names_beside_points_do_not_overlap():
+    _, ax = plt.subplots(figsize=(4, 4))
+    x, y = np.random.default_rng(0).normal(0.5, 0.05, (2, 15))
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    texts = label_points(ax, x, y, [f"GENE{i}" for i in range(15)])
+    assert len(texts) == 15
+    ax.figure.draw_without_rendering()
+    assert overlaps(words(texts)) == []
+
+
+def test_text_is_measured_as_it_is_drawn():
+    _, ax = plt.subplots()
+    text = ax.text(0, 0, "HLA-DQB1", fontsize=9)
+    ax.figure.draw_without_rendering()
+    drawn = text.get_window_extent().width / ax.figure.dpi
+    assert text_size(["HLA-DQB1"], 9)[0, 0] == pytest.approx(drawn, rel=0.08)
+
+
+# --- network
+
+
+@pytest.mark.parametrize("n_edges", [5, 50, 80])
+def test_network_draws_each_edge_and_name_once_without_overlap(grn, n_edges):
+    ax = pl.network(grn, "B cell", n_edges=n_edges)
+    edges = chosen_edges(grn, "B cell", n_edges=n_edges)
+    names = set(edges["source"]) | set(edges["target"])
+    found = of_kind(ax, FancyBboxPatch)
+    assert len(of_kind(ax, FancyArrowPatch)) == len(edges)
+    assert {t.get_text() for t in ax.texts} == names
+    assert len(found) == len(ax.texts) == len(names)
+    ax.figure.draw_without_rendering()
+    assert overlaps(extents(found)) == []
+    inside = ax.get_window_extent().get_points()
+    assert (extents(found)[:, 0] >= inside[0]).all() and (extents(found)[:, 1] <= inside[1]).all()
+    text, box = extents(ax.texts), extents(found)
+    assert (text[:, 0, 0] >= box[:, 0, 0] - 1).all() and (text[:, 1, 0] <= box[:, 1, 0] + 1).all()
+    key = ax.get_legend().get_window_extent().get_points()[None]
+    assert not [pair for pair in overlaps(np.concatenate([key, box])) if 0 in pair]
+    assert 5 <= ax.figure.get_size_inches()[0] <= 9
+
+
+def test_network_tells_sign_confidence_and_expression(grn):
+    ax = pl.network(grn, "B cell", n_edges=40)
+    edges = chosen_edges(grn, "B cell", n_edges=40)
+    arrows = of_kind(ax, FancyArrowPatch)
+    width = np.array([arrow.get_linewidth() for arrow in arrows])
+    assert np.all(np.diff(width[np.argsort(edges["confidence"].to_numpy(), kind="stable")]) >= -1e-9)
+    assert len({arrow.get_edgecolor() for arrow in arrows}) == edges["sign"].nunique()
+    level = mean_expression(grn, "B cell")
+    fill = {t.get_text(): box.get_facecolor() for t, box in zip(ax.texts, of_kind(ax, FancyBboxPatch), strict=True)}
+    dark, light = max(fill, key=level.get), min(fill, key=level.get)
+    assert sum(fill[dark][:3]) < sum(fill[light][:3])
+    assert {"confidence", "activates"} <= {w for t in ax.get_legend().get_texts() for w in t.get_text().split()}
+    assert "B cell (10 cells): 40 edges" in ax.get_title()
+
+
+def test_names_shrink_in_small_axes_and_still_do_not_overlap(grn):
+    _, axes = plt.subplots(1, 2, figsize=(7, 3.4))
+    ax = pl.network(grn, "T cell", n_edges=60, ax=axes[0])
+    assert ax is axes[0]
+    ax.figure.draw_without_rendering()
+    assert overlaps(extents(ax.texts)) == []
+    assert not axes[1].texts
+
+
+def test_network_of_another_tool_is_drawn_without_confidence_and_expression():
+    table = pd.DataFrame({"TF": ["A", "A", "B"], "target": ["X", "Y", "X"], "importance": [1.0, -2.0, 3.0]})
+    ax = pl.network(table)
+    assert len(of_kind(ax, FancyArrowPatch)) == 3
+    assert {"represses", "weight"} <= {w for t in ax.get_legend().get_texts() for w in t.get_text().split()}
+    assert len(ax.child_axes) == 0
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf", "png"])
+def test_pictures_are_saved_whole_with_text_as_text(grn, tmp_path, form):
+    pl.network(grn, "B cell", n_edges=10, save=tmp_path / f"new/net.{form}")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [f"net.{form}"]
+    content = (tmp_path / f"new/net.{form}").read_bytes()
+    assert {"svg": b"<svg", "pdf": b"%PDF", "png": b"PNG"}[form] in content[:400]
+    if form == "svg":
+        assert b">SPI1<" in content or b">" + chosen_edges(grn, "B cell")["source"][0].encode() + b"<" in content
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"group": "NK"}, KeyError, "no group 'NK'; there are"),
+        ({"genes": ["NOSUCH"]}, KeyError, "no edge of this group begins or ends at 'NOSUCH'"),
+        ({"rank": "best"}, ValueError, "rank must be one of 'specific', 'weight', got 'best'"),
+        ({"n_edges": 0}, ValueError, "n_edges must be a positive number"),
+        ({"min_confidence": 1.1}, ValueError, "no edge is left"),
+        ({"save": "net.doc"}, ValueError, "expected a file name that ends with .svg, .pdf, .png"),
+    ],
+)
+def test_network_says_what_it_cannot_draw(grn, options, error, message):
+    with pytest.raises(error, match=message):
+        pl.network(grn, **options)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(TypeError, match="expected a GRN, a Network or a table of edges, got list"):
+        pl.network([1, 2])
+
+
+def test_show_calls_matplotlib(grn, monkeypatch):
+    called = []
+    monkeypatch.setattr(plt, "show", lambda: called.append(True))
+    pl.receipt(grn, show=True)
+    assert called == [True]
+    pl.receipt(grn)
+    assert called == [True]
+
+
+# --- regulators
+
+
+@pytest.fixture
+def ranked() -> pd.DataFrame:
+    rows = itertools.product(["B", "T"], ["PAX5", "GATA3", "JUN", "RARE"])
+    table = pd.DataFrame(rows, columns=["group", "regulator"])
+    table["specificity"] = [3, -1, 0.2, 5, -2, 2, 0.1, -1.0]
+    table["detection"] = [0.8, 0.1, 1, 0.01, 0.0, 0.5, 1, 0.01]
+    return table
+
+
+def test_regulators_show_specificity_and_detection(ranked):
+    ax = pl.regulators(ranked, n_top=2)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["PAX5", "JUN", "GATA3"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["B", "T"]
+    (dots,) = of_kind(ax, PathCollection)
+    np.testing.assert_allclose(dots.get_array(), [3, 0.2, -1, -2, 0.1, 2])
+    np.testing.assert_allclose(dots.get_sizes() / dots.get_sizes().max(), [0.8, 1, 0.1, 0, 1, 0.5])
+    assert dots.get_clim() == (-3, 3)
+    ax.figure.draw_without_rendering()
+    labels = extents(ax.get_xticklabels())
+    assert overlaps(labels) == []
+    assert not [p for p in overlaps(np.concatenate([extents([ax.get_legend()]), labels])) if 0 in p]
+
+
+def test_regulators_can_be_asked_for(ranked):
+    ax = pl.regulators(ranked, regulators=["RARE", "PAX5"], groups=["T"])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["RARE", "PAX5"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["T"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda t: t.drop(columns="detection"), {}, r"no \['detection'\]; pass what sccafm.tl.rank_regulators"),
+        (lambda t: t, {"groups": ["NK"]}, "no group 'NK' in the table"),
+        (lambda t: t, {"regulators": ["SPI1"]}, "no regulator 'SPI1' in the table"),
+        (lambda t: t.assign(detection=0.0), {}, "lower min_detection"),
+    ],
+)
+def test_regulators_say_what_they_cannot_draw(ranked, change, options, message):
+    with pytest.raises((KeyError, ValueError), match=message):
+        pl.regulators(change(ranked), **options)
+
+
+# --- contexts, edges
+
+
+def test_composition_shows_mean_shares(grn):
+    ax = pl.contexts(grn, n_top=3)
+    share = grn.context.groupby(grn.groups, observed=True).mean()
+    first = share.mean().idxmax()
+    width = [bar.get_width() for bar in ax.containers[0]]
+    np.testing.assert_allclose(width, share[first], rtol=1e-6)
+    total = sum(np.array([bar.get_width() for bar in c]) for c in ax.containers)
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+    assert len(ax.containers) == 4
+    assert "9 others" in [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_composition_of_other_groups(grn):
+    halves = pd.Series(["first"] * 15 + ["second"] * 15, index=grn.cells, name="half")
+    ax = pl.contexts(grn, groupby=halves)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["first", "second"]
+
+
+def test_map_shows_every_cell_once(grn, adata):
+    ax = pl.contexts(grn, adata[::-1])
+    points = np.concatenate([c.get_offsets() for c in of_kind(ax, PathCollection)])
+    expected = np.asarray(adata.obsm["X_umap"])
+    assert sorted(map(tuple, points)) == sorted(map(tuple, expected))
+
+
+def test_edge_shows_exact_weights_where_factors_are_kept(grn, adata):
+    weight = weights_of(grn, "SPI1", "LYZ")
+    for cell in ("cell0", "cell7"):
+        u, v = grn.factors(cell)
+        assert weight[cell] == pytest.approx(float((u.loc["SPI1"] * v.loc["LYZ"]).sum()), rel=1e-5)
+    ax = pl.edge(grn, "SPI1", "LYZ", adata)
+    (dots,) = of_kind(ax, PathCollection)
+    np.testing.assert_allclose(dots.get_array(), np.sort(weight))
+
+
+def test_edge_shows_kept_weights_and_greys_the_rest(sparse_grn, adata):
+    source, target = sparse_grn["cell0"][["source", "target"]].iloc[0]
+    weight = weights_of(sparse_grn, source, target)
+    table = sparse_grn.to_frame().query("source == @source and target == @target").set_index("cell")["weight"]
+    np.testing.assert_allclose(weight.dropna(), table.astype(float).reindex(weight.dropna().index))
+    missing = int(weight.isna().sum())
+    ax = pl.edge(sparse_grn, source, target, adata)
+    assert len(of_kind(ax, PathCollection)[0].get_offsets()) == (missing or 30)
+    if missing:
+        assert f"{missing} of 30 cells do not keep it" in ax.get_title()
+
+
+def test_maps_say_what_they_lack(grn, adata):
+    with pytest.raises(KeyError, match="adata.obsm has no 'X_tsne'; there are"):
+        pl.contexts(grn, adata, basis="X_tsne")
+    with pytest.raises(ValueError, match="a map needs cells"):
+        pl.contexts(grn, kind="map")
+    with pytest.raises(ValueError, match="kind must be one of 'composition', 'map', got 'pie'"):
+        pl.contexts(grn, kind="pie")
+    with pytest.raises(KeyError, match="10 cells of the networks are not in adata, first 'cell20'"):
+        pl.edge(grn, "SPI1", "LYZ", adata[:20])
+    with pytest.raises(KeyError, match="'LYZ' is no regulator"):
+        pl.edge(grn, "LYZ", "SPI1", adata)
+
+
+# --- compare
+
+
+def comparison(tested: bool):
+    rng = np.random.default_rng(0)
+    n = 40
+    ends = {"test_mean": rng.uniform(0.1, 1, n), "reference_mean": rng.uniform(0.1, 1, n)}
+    main = {"group": ["B"] * 20 + ["T"] * 20, **ends, "effect": np.log2(ends["test_mean"] / ends["reference_mean"])}
+    main["qvalue"] = np.where(np.abs(main["effect"]) > 1, 1e-3, 0.5) if tested else np.full(n, np.nan)
+    regulators = pd.DataFrame({"regulator": [f"R{i % 20}" for i in range(n)], **main})
+    edges = pd.DataFrame({"source": [f"R{i % 4}" for i in range(n)], "target": [f"G{i}" for i in range(n)], **main})
+    return types.SimpleNamespace(
+        contrast=("stim", "ctrl"), regulators=regulators, edges=edges, contexts=regulators, notes=()
+    )
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_volcano_shows_effects(tested):
+    found = comparison(tested)
+    ax = pl.compare(found, group="B", n_labels=6)
+    own = found.regulators[found.regulators["group"] == "B"]
+    points = of_kind(ax, PathCollection)[0].get_offsets()
+    np.testing.assert_allclose(points[:, 0], own["effect"])
+    expected = -np.log10(own["qvalue"]) if tested else (own["test_mean"] + own["reference_mean"]) / 2
+    np.testing.assert_allclose(points[:, 1], expected)
+    assert len(ax.texts) == 6
+    ax.figure.draw_without_rendering()
+    assert overlaps(words(ax.texts)) == []
+    assert ("nothing was tested" in ax.get_ylabel()) != tested
+
+
+def test_rewiring_shows_one_regulators_targets():
+    found = comparison(False)
+    ax = pl.compare(found, group="T", regulator="R1", n_labels=3)
+    own = found.edges.query("group == 'T' and source == 'R1'")
+    (points,) = of_kind(ax, PathCollection)
+    np.testing.assert_allclose(points.get_offsets(), own[["reference_mean", "test_mean"]])
+    change = (own["test_mean"] - own["reference_mean"]).abs().sort_values(ascending=False).index[:3]
+    assert {t.get_text() for t in ax.texts} == set(own.loc[change, "target"])
+
+
+def test_comparisons_say_what_they_cannot_draw():
+    found = comparison(True)
+    with pytest.raises(ValueError, match="2 groups were compared; pick one: group='B'"):
+        pl.compare(found)
+    with pytest.raises(KeyError, match="no group 'NK' in the comparison"):
+        pl.compare(found, group="NK")
+    with pytest.raises(KeyError, match="no compared edge begins at 'SPI1'"):
+        pl.compare(found, group="B", regulator="SPI1")
+    found.edges, found.notes = None, ("edges are not compared: infer with keep_factors=True",)
+    with pytest.raises(ValueError, match="infer with keep_factors=True"):
+        pl.compare(found, group="B", table="edges")
+
+
+# --- receipt, reliability
+
+
+def test_receipt_counts_genes(grn, adata):
+    ax = pl.receipt(grn)
+    found = grn.params["receipt"]
+    assert sum(bar.get_width() for c in ax.containers[:-2] for bar in c) == found["n_genes"]
+    assert [c[0].get_width() for c in ax.containers[-2:]] == [found["n_used"], found["n_regulators"]]
+    again = pl.receipt(adata)  # annotated by the inference
+    assert [t.get_text() for t in again.texts] == [t.get_text() for t in ax.texts]
+
+
+def test_lost_regulators_are_named(grn):
+    params = grn.params | {"receipt": grn.params["receipt"] | {"lost_regulators": [f"TF{i}" for i in range(12)]}}
+    ax = pl.receipt(types.SimpleNamespace(params=params))
+    assert "lost regulators: TF0, TF1, TF2, TF3, TF4, TF5, TF6, TF7 and 4 more" in ax.get_title(loc="left")
+
+
+def test_receipt_that_does_not_exist_is_said(adata):
+    with pytest.raises(KeyError, match="there is no receipt"):
+        pl.receipt(toy_data())
+
+
+def test_reliability_is_the_share_of_true_edges(grn):
+    confidence = grn.confidence()
+    rng = np.random.default_rng(0)
+    pairs = [(s, t) for s in confidence.index for t in confidence.columns if s != t and rng.random() < 0.3]
+    truth = pd.DataFrame(pairs, columns=["source", "target"])
+    ax = pl.reliability(grn, truth, n_bins=4)
+    line = ax.lines[2]  # after the diagonal and the base rate
+    n_candidates = len(confidence) * (len(confidence.columns) - 1)
+    assert line.get_ydata().mean() == pytest.approx(len(pairs) / n_candidates, abs=0.01)
+    assert np.all(np.diff(line.get_xdata()) >= 0)
+    assert f"{n_candidates:,} candidate edges" in ax.get_title()
+
+
+def test_reliability_needs_confidence(tiny_model):
+    grn = sccafm.infer_grn(toy_data(), tiny_model, progress=False)
+    with pytest.raises(ValueError, match="the model has no calibration"):
+        pl.reliability(grn, pd.DataFrame({"source": ["SPI1"], "target": ["LYZ"]}))
