@@ -16,21 +16,18 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from judged_panel import TRUTHS
+from pages import section, write_page
 from scipy import sparse
 from torch.nn import functional as F
 
 import sccafm
 from sccafm import evaluate
-from sccafm.evaluate.markdown import markdown_table
+from sccafm.evaluate.kinds import MEAN, titles_of
+from sccafm.evaluate.report import COLUMNS
 
-SETS = {
-    "hHep ChIP": ("beeline_hHep_delay", "delay_hHep_testing_refNetwork"),
-    "mHSC-L ChIP": ("beeline_mHSC-L_delay", "delay_mHSC-L_training_refNetwork"),
-    "mDC ChIP": ("beeline_mDC_TFs500", "mccalla_mDC_chipunion"),
-    "mDC knock-down": ("beeline_mDC_TFs500", "mccalla_mDC_KDUnion"),
-}
+SETS = {name: (cells, network) for name, (_, _, cells, network) in TRUTHS.items()}
 QUICK = ("hHep ChIP", "mHSC-L ChIP")
-METRICS = ("auroc", "auprc_ratio")
 SCREEN = "perturbench_devel_norman_mcfaline"
 CELLS = {  # file -> batches, trajectory
     "kang18_8684x2511": "donor",
@@ -38,6 +35,7 @@ CELLS = {  # file -> batches, trajectory
     "paul15_myeloid": None,
 }
 JUDGED_CELLS = 1500  # of each set, drawn at random: a cell at a time on a CPU takes its time
+OTHERS = ("Bars of networks",)  # sections of the page that other scripts write
 ROOT = Path(__file__).parents[1]
 
 
@@ -64,26 +62,30 @@ def fit_probe(model: sccafm.Model, steps: int = 1500, pairs: int = 2048) -> torc
     return weight.detach()
 
 
-def rivals(adata: ad.AnnData, grn: sccafm.GRN, model: sccafm.Model, probe: torch.Tensor) -> dict[str, pd.DataFrame]:
-    """Networks of the simple methods, regulators x targets."""
+def rivals(
+    adata: ad.AnnData, grn: sccafm.GRN, model: sccafm.Model, probe: torch.Tensor | None = None
+) -> dict[str, pd.DataFrame]:
+    """Networks of the simple methods, regulators x targets; the probe is one of them where it was fitted."""
     tokens = np.array([model.vocabulary.token(gene_id) for gene_id in grn.genes["gene_id"]])
     acts = grn.genes["is_tf"].to_numpy()
     edges = model.lexicon.prior_tokens
     out, into = (np.log1p(np.bincount(edges[end], minlength=model.vocabulary.size)) for end in ("source", "target"))
-    vectors = model.sfm.embedding.gene_embedding.weight.detach()
 
     def frame(values: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(values, grn.regulators, grn.targets)
 
-    return {
+    found = {
         "|Pearson|": evaluate.pearson(adata, list(grn.regulators)),
         "|Spearman|": evaluate.spearman(adata, list(grn.regulators)),
         "target mean expression": evaluate.target_mean(adata, list(grn.regulators)),
         "prior edges": frame(grn.in_prior.astype(float)),
         "prior degrees": frame(out[tokens[acts]][:, None] + into[tokens][None]),
-        "bilinear probe": frame((vectors[tokens[acts]] @ probe @ vectors[tokens].T).numpy()),
         "random": evaluate.random_scores(grn.regulators, grn.targets),
     }
+    if probe is not None:
+        vectors = model.sfm.embedding.gene_embedding.weight.detach()
+        found["bilinear probe"] = frame((vectors[tokens[acts]] @ probe @ vectors[tokens].T).numpy())
+    return found
 
 
 def trees(adata: ad.AnnData, regulators: pd.Index) -> dict[str, pd.DataFrame]:
@@ -119,6 +121,8 @@ def judge_networks(data: Path, model: sccafm.Model, quick: bool) -> dict[str, ev
             adata=adata,
             prior=prior,
             baselines=others,
+            kind=TRUTHS[name][0],
+            scale={"sccafm": "log", "prior degrees": "identity"},
             n_bootstrap=20 if quick else 200,
             name="sccafm",
         )
@@ -177,18 +181,13 @@ def judge_genes(data: Path, model: sccafm.Model, quick: bool) -> evaluate.GeneRe
     return evaluate.genes({"sccafm": vectors}, terms=sets, pairs=pairs, progress=False, **sizes)
 
 
-def summary(reports: dict[str, evaluate.Report], subset: str) -> str:
-    """Methods in rows, truths in columns: per-regulator AUROC / pooled AUPRC ratio, and the mean over truths."""
-    columns = {}
-    for name, report in reports.items():
-        rows = report.to_frame().query("subset == @subset").set_index("method")
-        columns[name] = rows[list(METRICS)]
-    mean = sum(columns.values()) / len(columns)
-    shown = pd.DataFrame(
-        {name: [f"{a:.3f} / {p:.2f}" for a, p in c.to_numpy()] for name, c in (columns | {"mean": mean}).items()},
-        index=mean.index,
-    )
-    return markdown_table(["method", *shown], ([method, *row] for method, row in shown.iterrows()))
+def summary(reports: dict[str, evaluate.Report], subset: str) -> list[str]:
+    """For each kind of truth: methods in rows, truths and their mean in columns."""
+    return [
+        part
+        for kind, table in evaluate.kinds_markdown(reports, subset=subset).items()
+        for part in (f"{kind.capitalize()} truths.", table)
+    ]
 
 
 def sections(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], dict[str, pd.DataFrame]]:
@@ -196,13 +195,14 @@ def sections(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], d
     networks = judge_networks(data, model, quick)
     text = [
         "## Networks",
-        "Per-regulator AUROC / pooled AUPRC ratio (average precision over density); candidates are the truth's regulators times "
+        f"{titles_of()}. Kinds of truth ask different questions, so no mean is over kinds; the network's own lists are what it would know "
+        "without a single pair. Candidates are the truth's regulators times "
         "the genes that the model knows. Regulators that its lists do not hold stand last for every method: where few of their edges are "
         "true, random numbers have a ratio above 1. Truths of a few dozen regulators are noisy: see the intervals below.",
         "### All candidates",
-        summary(networks, "all"),
+        *summary(networks, "all"),
         "### Edges that the prior does not hold",
-        summary(networks, "not_in_prior"),
+        *summary(networks, "not_in_prior"),
         *verdicts(networks),
     ]
     for name, report in networks.items():
@@ -237,18 +237,20 @@ def sections(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], d
 
 
 def verdicts(reports: dict[str, evaluate.Report]) -> list[str]:
-    """Where the model loses to a baseline, in words."""
-    told = []
-    for metric, title in (("auroc", "AUROC per regulator"), ("auprc_ratio", "Pooled AUPRC ratio")):
-        found = {n: r.to_frame().query("subset == 'all'").set_index("method")[metric] for n, r in reports.items()}
-        mean = sum(found.values()) / len(found)
-        best = mean.drop("sccafm").idxmax()
-        above = {name: list(values.index[values > values["sccafm"]]) for name, values in found.items()}
-        lost = [f"{name} (to {', '.join(methods)})" for name, methods in above.items() if methods]
-        told.append(
-            f"{title}: the model's mean is {mean['sccafm']:.3f}, that of the best baseline ({best}) {mean[best]:.3f}. "
-            + (f"The model loses on {'; '.join(lost)}." if lost else "The model loses on no set.")
-        )
+    """Kind by kind, where the model loses to a baseline, in words."""
+    table, told = evaluate.by_kind(reports), []
+    for kind, rows in table.groupby("kind", sort=False):
+        for metric in ("swap", "auroc", "auprc_ratio"):
+            mean = rows[rows["truth"] == MEAN].set_index("method")[metric]
+            best = mean.drop("sccafm").idxmax()
+            found = rows[rows["truth"] != MEAN].pivot(index="method", columns="truth", values=metric)
+            above = {truth: list(values.index[values > values["sccafm"]]) for truth, values in found.items()}
+            lost = [f"{truth} (to {', '.join(methods)})" for truth, methods in above.items() if methods]
+            told.append(
+                f"{COLUMNS[metric]}, {kind}: the model's mean is {mean['sccafm']:.3f}, that of the best baseline ({best}) "
+                f"{mean[best]:.3f}. "
+                + (f"The model loses on {'; '.join(lost)}." if lost else "The model loses on no set.")
+            )
     return told
 
 
@@ -269,10 +271,11 @@ def main() -> None:
         f"Model {model.source}, weights {model.weights_hash[:12]}. The weights of the evidence that it was taught "
         "(`sccafm.train.evidence`) were chosen while looking at these truths: read the figures as optimistic.",
     ]
-    options.out.write_text("\n\n".join(head + text) + "\n")
+    kept = [section(options.out.read_text(), title) for title in OTHERS] if options.out.exists() else []
+    write_page(options.out, "\n\n".join([*head, *text, *filter(None, kept)]) + "\n")
     records = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}
     options.out.with_suffix(".json").write_text(json.dumps(records, indent=1) + "\n")
-    print("\n\n".join(text[:8]))
+    print("\n\n".join(text[:14]))
 
 
 if __name__ == "__main__":

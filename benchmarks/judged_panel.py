@@ -11,6 +11,8 @@ import datetime
 import os
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 from panel import PanelTruth, as_edges, no_edges
 
@@ -20,14 +22,32 @@ TRUTHS = {  # name -> kind, species, cells, network
     "mDC ChIP": ("binding", "mouse", "beeline_mDC_TFs500", "mccalla_mDC_chipunion"),
     "mDC knock-down": ("response", "mouse", "beeline_mDC_TFs500", "mccalla_mDC_KDUnion"),
 }
-SIMULATIONS = (
-    "sim_sergio_DS4",
-    "sim_sergio_DS5",
-)  # cells and networks of one name; the toy networks are too small to swap
-CELL_TYPES = {  # cells in which networks of types are compared: file -> column of obs
-    "kang18_8684x2511": "cell_type",
-    "pancreas_baron_mouse": "cell_type",
-    "paul15_myeloid": "cell_type",
+SIMULATED = {"seeds": (0, 1), "genes": 200, "cells": 200}  # by sccafm.simulate, whose networks are parts of the prior
+CELL_TYPES = {  # cells in which networks of types are compared: file -> its title, and the labels of each major type
+    "kang18_ifnb_2800": (
+        "PBMC",
+        {
+            "T cell": ("CD4 Naive T", "CD4 Memory T", "CD8 T", "T activated"),
+            "B cell": ("B", "B Activated"),
+            "NK cell": ("NK",),
+            "monocyte": ("CD14 Mono", "CD16 Mono"),
+            "dendritic cell": ("DC", "pDC"),
+        },
+    ),
+    "pancreas_baron_mouse": (
+        "pancreas",
+        {name: (name,) for name in ("beta", "alpha", "delta", "ductal", "endothelial", "macrophage")},
+    ),
+    "paul15_myeloid": (
+        "paul15",
+        {
+            "erythroid": ("1Ery", "2Ery", "3Ery", "4Ery", "5Ery", "6Ery"),
+            "megakaryocyte": ("8Mk",),
+            "monocyte": ("14Mo", "15Mo"),
+            "neutrophil": ("16Neu", "17Neu"),
+            "basophil": ("12Baso", "13Baso"),
+        },
+    ),
 }
 DECISIONS = Path(__file__).parents[1] / "docs/decisions.md"
 LOOKS = "## Looks at the judged panel"
@@ -43,20 +63,20 @@ def judged_panel(shared: Path) -> dict[str, PanelTruth]:
     return truths
 
 
-def simulated_panel(shared: Path) -> dict[str, PanelTruth]:
-    """Simulated cells with their whole network, whose genes are numbers: a model that reads names knows nothing of them."""
-    data, truths = shared / "datasets", {}
-    for name in SIMULATIONS:
-        edges = _edges(data / f"networks/{name}.csv.gz")
-        truths[name] = PanelTruth(
-            name, "response", "synthetic", edges, pd.Index([]), no_edges(), data / f"dev/{name}.h5ad"
-        )
-    return truths
-
-
-def cell_types(shared: Path) -> dict[str, tuple[Path, str]]:
-    """Files of cells whose types' networks are compared, and the column of obs that names the types."""
-    return {name: (shared / f"datasets/dev/{name}.h5ad", column) for name, column in CELL_TYPES.items()}
+def cell_types(shared: Path, n_cells: int) -> dict[str, ad.AnnData]:
+    """Sets of cells by title, up to `n_cells` of each major type (obs `type`), dealt to two halves (obs `half`)."""
+    sets, rng = {}, np.random.default_rng(0)
+    for file, (title, types) in CELL_TYPES.items():
+        adata = ad.read_h5ad(shared / f"datasets/dev/{file}.h5ad")
+        type_of = {label: name for name, labels in types.items() for label in labels}
+        named = adata.obs["cell_type"].astype(str).map(type_of)
+        drawn = [rng.permutation(np.flatnonzero(named == name))[:n_cells] for name in types]
+        half = np.concatenate([np.arange(len(rows)) % 2 for rows in drawn])
+        part = adata[np.concatenate(drawn)].copy()
+        part.obs["type"] = named.iloc[np.concatenate(drawn)].to_numpy()
+        part.obs["half"] = [f"{name} {h}" for name, h in zip(part.obs["type"], half, strict=True)]
+        sets[title] = part
+    return sets
 
 
 def note_look(script: str, weights_hash: str, page: Path = DECISIONS) -> int:

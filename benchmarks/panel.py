@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 
 from sccafm import evaluate
@@ -23,7 +25,9 @@ class PanelTruth:
     targets: pd.Index  # genes that can be targets; none: those of the cells
     unclear: pd.DataFrame  # source, target of edges that are neither true nor false
     cells: Path | None = None  # h5ad file from which a network of these cells can be inferred
-    group: str | None = None  # column of obs that holds groups, where they are asked about
+    only: tuple[str, tuple[str, ...]] | None = (
+        None  # column of obs and its labels: the cells of the file that are meant
+    )
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -38,6 +42,15 @@ class PanelTruth:
         exclude = self.unclear if known is None else pd.concat([self.unclear, known[COLUMNS]], ignore_index=True)
         targets = self.targets if len(self.targets) else None
         return evaluate.swap_test(scores, self.edges, exclude=exclude, targets=targets, **options)
+
+    def read_cells(self, n_cells: int) -> ad.AnnData:
+        """Up to `n_cells` of the cells that are meant, drawn by a fixed seed."""
+        adata = ad.read_h5ad(self.cells)
+        if self.only is not None:
+            column, labels = self.only
+            adata = adata[adata.obs[column].astype(str).isin(labels).to_numpy()]
+        drawn = np.random.default_rng(0).choice(adata.n_obs, min(n_cells, adata.n_obs), replace=False)
+        return adata[np.sort(drawn)].copy()
 
     def in_human(self, orthologs: pd.DataFrame) -> "PanelTruth":
         """A mouse truth in human symbols (columns mouse_Symbol, human_Symbol); genes without an ortholog are lost."""

@@ -10,6 +10,7 @@ are held out for good. Nothing here judges a finished model: see judged_panel.py
 What a fold cannot hide: ChEA's compiled file does not say cell lines, and mHSC-E, mHSC-GM share their ChIP experiments.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -21,7 +22,17 @@ N_FOLDS = 5  # of regulators
 EDGE_FOLDS = 10  # of the curated edges of the other regulators
 HELD_OUT_CELLS = ("A549", "SKNSH", "HCT116", "CH12LX")  # 74 of 365 ENCODE experiments, one line of them of the mouse
 LEAST_SHARE = 0.5  # of a regulator's experiments or signatures that hold a true edge; below, an edge is unclear
-CELLS = "hpc_bm_tusi6933.h5ad"  # of the training corpus: bone-marrow progenitors, for mHSC-E and mHSC-GM
+PROGENITORS = "hpc_bm_tusi6933.h5ad"  # of the training corpus, as the files below
+TUMOUR = "breast_tumor_copykat302.h5ad"  # human cancer cells, for screens in human cancer lines
+CD4 = ("CD4+ T Helper2", "CD4+/CD45RO+ Memory", "CD4+/CD25 T Reg", "CD4+/CD45RA+/CD25- Naive T")
+CELLS = {  # truth -> cells like those that responded, and which of them
+    "GEO signatures": (TUMOUR, None),
+    "LINCS over-expression": (TUMOUR, None),
+    "CD4 CRISPRi": ("pbmc_facs_zheng.h5ad", ("cell_type", CD4)),
+    "Th17 knock-out": ("tabula_muris_immune1000.h5ad", ("cell_type", ("T cell",))),
+    "mHSC-E ChIP": (PROGENITORS, None),
+    "mHSC-GM ChIP": (PROGENITORS, None),
+}
 
 
 def held_out(regulators, fold: int = 0) -> np.ndarray:
@@ -30,9 +41,12 @@ def held_out(regulators, fold: int = 0) -> np.ndarray:
 
 
 def selection_panel(shared: Path, corpus: Path | None = None, fold: int = 0) -> dict[str, PanelTruth]:
-    """Truths by name. `corpus` is the folder of unpacked training cells, without which mHSC-E and mHSC-GM name no cells."""
-    truths = [*_curated(shared, fold), *_encode(shared, fold), *_responses(shared), *_progenitors(shared, corpus)]
-    return {truth.name: truth for truth in truths}
+    """Truths by name. `corpus` is the folder of unpacked training cells, without which no truth names its cells."""
+    truths = [*_curated(shared, fold), *_encode(shared, fold), *_responses(shared), *_progenitors(shared)]
+    panel = {truth.name: truth for truth in truths}
+    for name, (cells, only) in CELLS.items() if corpus is not None else ():
+        panel[name] = replace(panel[name], cells=corpus / cells, only=only)
+    return panel
 
 
 def curated_training(shared: Path, fold: int = 0) -> pd.DataFrame:
@@ -116,13 +130,12 @@ def _by_share(name, kind, table, source, target, share, targets) -> PanelTruth:
     return PanelTruth(name, kind, "human", edges, targets, unclear)
 
 
-def _progenitors(shared: Path, corpus: Path | None) -> list[PanelTruth]:
+def _progenitors(shared: Path) -> list[PanelTruth]:
     """BEELINE's ChIP networks of mouse progenitors; their genes are the candidates, for no cells of that study are here."""
-    cells = None if corpus is None else corpus / CELLS
     truths = []
     for name in ("mHSC-E", "mHSC-GM"):
         table = pd.read_csv(shared / f"datasets/networks/beeline_{name}_specific_TFs1000.csv.gz")
         edges = as_edges(table, "Gene1", "Gene2")
         targets = pd.Index(pd.unique(edges[COLUMNS].to_numpy().ravel()))
-        truths.append(PanelTruth(f"{name} ChIP", "binding", "mouse", edges, targets, no_edges(), cells))
+        truths.append(PanelTruth(f"{name} ChIP", "binding", "mouse", edges, targets, no_edges()))
     return truths

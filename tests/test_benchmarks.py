@@ -22,6 +22,8 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks/accuracy.py"
 @pytest.mark.filterwarnings("ignore")
 def test_quick_accuracy_page_has_every_method_beside_the_model(shared, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
+    page.write_text("# Old\n\n## Networks\n\nold\n\n## Bars of networks\n\nkept\n")
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data", str(shared / "datasets"), "--out", str(page), "--quick"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     text, figures = page.read_text(), json.loads(page.with_suffix(".json").read_text())
@@ -34,7 +36,10 @@ def test_quick_accuracy_page_has_every_method_beside_the_model(shared, tmp_path,
     judged = [rows for name, rows in figures.items() if name.startswith("network")]
     own = [r["auroc"] for rows in judged for r in rows if r["subset"] == "all" and r["method"] == "sccafm"]
     assert len(own) == 2
-    assert f"AUROC per regulator: the model's mean is {sum(own) / 2:.3f}, that of the best baseline" in text
+    assert f"AUROC per regulator, binding: the model's mean is {sum(own) / 2:.3f}, that of the best baseline" in text
+    assert "| method | hHep ChIP | mHSC-L ChIP | mean of 2 |" in text and "## Bars of networks\n\nkept\n" in text
+    alone = [row["swap"] for row in rows if row["method"] == "sccafm (target list alone)"]
+    assert alone == [0.5]
 
 
 def test_overlap_of_the_strongest_edges_equals_a_plain_loop(monkeypatch):
