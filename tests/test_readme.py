@@ -55,6 +55,13 @@ def test_the_page_of_networks_runs():
     assert names["why"].weight == pytest.approx(kept["weight"].max(), rel=1e-5)
 
 
+def test_the_page_of_answers_runs():
+    names = run(ROOT / "docs/answers.md")
+    assert names["found"].design["design"].tolist() == ["paired donors"]
+    assert "score_sccafm" in names["adata"].obsm and len(names["path"].drivers) == 10
+    assert names["ko"].vector.shape[0] == 5 and names["ko"].verdict.startswith("Not judged")
+
+
 def test_evaluation_code_runs():
     names = run(ROOT / "docs/evaluation.md")
     assert names["report"].keys == ("X_mine",)
