@@ -35,7 +35,7 @@ CELLS = {  # file -> batches, trajectory
     "paul15_myeloid": None,
 }
 JUDGED_CELLS = 1500  # of each set, drawn at random: a cell at a time on a CPU takes its time
-OTHERS = ("Bars of networks",)  # sections of the page that other scripts write
+OTHERS = ("Bars of networks", "Answers")  # sections of the page that other scripts write
 ROOT = Path(__file__).parents[1]
 
 
