@@ -23,7 +23,7 @@ from embedding import table
 
 import sccafm
 from sccafm import evaluate
-from sccafm.contexts import load_entropy
+from sccafm.grn.contexts import load_entropy
 from sccafm.train import LossWeights, TrainSFM, train_sfm
 from sccafm.train.config import EvidenceWeights, default_sfm
 

@@ -16,10 +16,10 @@ import pandas as pd
 from accuracy import SETS
 
 import sccafm
-from sccafm.calibration import at_base_rate, calibration_error
+from sccafm.confidence.calibration import at_base_rate, calibration_error
+from sccafm.confidence.permutation import group_pvalues
 from sccafm.evaluate import auroc, read_edges
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.null import group_pvalues
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -25,10 +25,10 @@ from selection_panel import CELLS, selection_panel
 
 import sccafm
 from sccafm import evaluate
-from sccafm.anatomy import CELL_TERMS, PAIR_TERMS, anatomy
 from sccafm.evaluate.kinds import titles_of
 from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.truth import gene_keys
+from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS, anatomy
 
 TITLE = "Bars of networks"
 NAME = "sccafm"

@@ -27,12 +27,12 @@ from inference import repeated
 
 import sccafm
 from sccafm import evaluate, tl
-from sccafm.embedding import module_hash
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.genes import LOST
-from sccafm.lexicon import read_lexicon
-from sccafm.objective import EFMWeights, Views
-from sccafm.pretrained import find_files, find_release
+from sccafm.losses.embedding import EFMWeights, Views
+from sccafm.model.layout import find_files, find_release
+from sccafm.model.weights import module_hash
+from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.genes import LOST
 
 ROOT = Path(__file__).parents[1]
 CELLS = {"kang18_8684x2511": "donor", "pancreas_baron_mouse": "donor", "paul15_myeloid": None, "kang18_ifnb_2800": None}

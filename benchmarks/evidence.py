@@ -25,9 +25,9 @@ from sklearn.linear_model import LogisticRegression
 
 import sccafm
 from sccafm import evaluate
+from sccafm.data.input import read
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.lexicon import Lexicon
-from sccafm.reading import read
+from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import EvidenceWeights, TrainSFM
 from sccafm.train.corpus import Corpus
 from sccafm.train.evidence import Evidence, ablations, standardised

@@ -24,10 +24,10 @@ import torch
 from scipy import sparse
 
 import sccafm
-from sccafm.batch import Tokens
-from sccafm.edges import select_edges
 from sccafm.evaluate.markdown import markdown_table
+from sccafm.grn.edges import select_edges
 from sccafm.nn import SFM, SFMConfig
+from sccafm.types import Tokens
 
 MEMORY_STEP = """
 import resource, sys, time, warnings

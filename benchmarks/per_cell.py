@@ -16,8 +16,8 @@ import pandas as pd
 
 import sccafm
 from sccafm.evaluate import per_cell
+from sccafm.evaluate._per_cell import CHANCE, METRICS
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.evaluate.per_cell import CHANCE, METRICS
 from sccafm.simulation import Kinetics
 
 TRUTHS = {

@@ -27,9 +27,9 @@ import torch
 from inference import table
 from scipy import sparse
 
-from sccafm.lexicon import read_lexicon
+from sccafm.model.layout import find_files, find_release
 from sccafm.nn import SFM, VGAE
-from sccafm.pretrained import find_files, find_release
+from sccafm.reference.bundle import read_lexicon
 from sccafm.train import TrainSFM
 from sccafm.train.config import Machine, StreamConfig
 from sccafm.train.corpus import Corpus

@@ -34,12 +34,14 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from tqdm.auto import tqdm
 
 import sccafm
-from sccafm import calibration as fit
+from sccafm._io import write_json
+from sccafm.confidence import calibration as fit
+from sccafm.confidence import unusual
+from sccafm.confidence.permutation import sample_cells
+from sccafm.confidence.signs import PRIOR_COUNT, conditional_dependence, stated_signs
+from sccafm.data.input import Reading, read
 from sccafm.evaluate import auroc
-from sccafm.null import sample_cells
-from sccafm.pretrained import FITTED, find_release, flat_name, write_json
-from sccafm.reading import Reading, read
-from sccafm.signs import PRIOR_COUNT, conditional_dependence, stated_signs
+from sccafm.model.layout import FITTED, find_release, flat_name
 from sccafm.train.corpus import LEAST_LEVEL
 
 CELLS = 24  # of each data set
@@ -332,8 +334,8 @@ def references(seen: list[Seen], size: int) -> dict[str, np.ndarray]:
 
 def distances(s: Seen, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     usual = tensors[f"usual_{s.species}"][s.tokens].astype(np.float64)
-    far = fit.distance(s.summary, tensors["centers"], tensors["precision"])
-    return far, -fit.typicality(s.values, usual)
+    far = unusual.distance(s.summary, tensors["centers"], tensors["precision"])
+    return far, -unusual.typicality(s.values, usual)
 
 
 def fit_ood(seen: list[Seen], size: int) -> tuple[dict, dict[str, np.ndarray]]:
@@ -349,7 +351,7 @@ def fit_ood(seen: list[Seen], size: int) -> tuple[dict, dict[str, np.ndarray]]:
     far, strange = (np.concatenate([h[i] for h in held.values()]) for i in (0, 1))
     weight = np.concatenate([np.full(len(h[0]), 1 / len(h[0])) for h in held.values()])
     ood = {"distance": quantiles(far, weight), "strangeness": quantiles(strange, weight)}
-    worse = np.maximum(fit.place(far, ood["distance"]), fit.place(strange, ood["strangeness"]))
+    worse = np.maximum(unusual.place(far, ood["distance"]), unusual.place(strange, ood["strangeness"]))
     print(f"ood: {len(held)} data sets of {len(tissues)} tissues held out in turn, {len(far):,} cells")
     return ood | {"larger": quantiles(worse, weight)}, references(seen, size)
 

@@ -10,8 +10,8 @@ import argparse
 import gzip
 from pathlib import Path
 
-from sccafm.genes import Vocabulary, spell
-from sccafm.resources import read_gmt
+from sccafm.reference.genes import Vocabulary, spell
+from sccafm.reference.tables import read_gmt
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {"GO BP": "go_bp_2021_enrichr.gmt", "Reactome": "reactome_2021.gmt"}

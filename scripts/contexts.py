@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 
 import sccafm
-from sccafm.contexts import enrichment, load_entropy, matched_correlation, name_factor, where_active
-from sccafm.null import sample_cells
-from sccafm.pretrained import find_files, write_json
-from sccafm.resources import read_gene_sets
+from sccafm._io import write_json
+from sccafm.confidence.permutation import sample_cells
+from sccafm.grn.contexts import enrichment, load_entropy, matched_correlation, name_factor, where_active
+from sccafm.model.layout import find_files
+from sccafm.reference.tables import read_gene_sets
 
 
 def loads(seen: list, size: int) -> dict[str, np.ndarray]:

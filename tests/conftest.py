@@ -16,9 +16,10 @@ import torch
 from making import GENES, random_sfm, random_vgae
 from scipy import sparse
 
-from sccafm.calibration import Calibration
-from sccafm.lexicon import read_lexicon
-from sccafm.pretrained import Model, find_files, find_release
+from sccafm.confidence.calibration import Calibration
+from sccafm.model.layout import find_files, find_release
+from sccafm.model.model import Model
+from sccafm.reference.bundle import read_lexicon
 
 ROOT = Path(__file__).parents[1]
 

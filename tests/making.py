@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from sccafm.batch import Tokens
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
+from sccafm.grn.pairs import Pairs
+from sccafm.grn.storage import CellEdges
+from sccafm.model.weights import save_efm
 from sccafm.nn import EFM, SFM, VGAE, CausalEFM, CausalEFMConfig, EFMConfig, SFMConfig, VGAEConfig
 from sccafm.nn.sfm import backbone_config, embedding_config
-from sccafm.pairs import Pairs
-from sccafm.pretrained import save_efm
-from sccafm.store import CellEdges
+from sccafm.types import Tokens
 
 GENES = """
 SPI1 GATA1 GATA3 PAX5 STAT1 STAT3 IRF1 IRF8 MYC RELA JUN FOS CEBPB RUNX1 TCF7 EBF1 TBX21 KLF4

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccafm.anatomy import CELL_TERMS, FLOOR, PAIR_TERMS, anatomy, log_scores, two_lists_share
+from sccafm.grn.anatomy import CELL_TERMS, FLOOR, PAIR_TERMS, anatomy, log_scores, two_lists_share
 
 
 def plain(x: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports only what stands before it here, and nn knows torch and batch alone."""
+"""Data flows one way: a module imports only what stands before it here, and nn knows torch and types alone."""
 
 import ast
 import sys
@@ -6,48 +6,10 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src/sccafm"
 ORDER = [
-    *(
-        "batch",
-        "genes",
-        "conditions",
-        "anatomy",
-        "resources",
-        "lexicon",
-        "preprocess",
-        "reading",
-        "tokenizer",
-        "nn",
-        "losses",
-    ),
-    *("contrast", "views", "objective"),
-    *(
-        "calibration",
-        "null",
-        "signs",
-        "pairs",
-        "factors",
-        "contexts",
-        "pretrained",
-        "groups",
-        "doors",
-        "edges",
-        "background",
-        "store",
-        "regrouping",
-        "edge_tables",
-        "exports",
-        "networks",
-        "grn",
-        "run_card",
-        "annotation",
-        "inference",
-        "adaptation",
-        "embedding",
-        "pp",
-    ),
-    *("simulation", "evaluate", "tl", "datasets", "pl", "__init__", "train", "cli"),
+    *("_io", "_text", "types", "reference", "data", "nn", "losses", "confidence", "model", "grn", "embedding", "pp"),
+    *("simulation", "evaluate", "tl", "pl", "datasets", "__init__", "train", "cli"),
 ]
-NN_IMPORTS = {"torch", "batch", "nn"} | set(sys.stdlib_module_names)
+NN_IMPORTS = {"torch", "types", "nn"} | set(sys.stdlib_module_names)
 
 
 def imported(path: Path) -> set[str]:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccafm.genes import spell
-from sccafm.resources import bundled, read_regulators
+from sccafm.reference.genes import spell
+from sccafm.reference.tables import bundled, read_regulators
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

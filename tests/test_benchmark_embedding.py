@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import sccafm
-from sccafm.embedding import module_hash
+from sccafm.model.weights import module_hash
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/embedding.py"
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from sccafm.calibration import at_base_rate, calibration_error, features
+from sccafm.confidence.calibration import at_base_rate, calibration_error, features
 from sccafm.train import LossWeights, TrainSFM
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/accuracy.py"

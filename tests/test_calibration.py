@@ -16,20 +16,17 @@ from safetensors.numpy import save_file
 from scipy.special import expit
 
 import sccafm
-from sccafm.calibration import (
+from sccafm.confidence.calibration import (
     CONFIDENCE_STEPS,
     at_base_rate,
     calibration_error,
     confidence_of,
-    distance,
     features,
     levels,
-    out_of_distribution,
-    place,
     read_calibration,
     row_quantiles,
-    typicality,
 )
+from sccafm.confidence.unusual import distance, out_of_distribution, place, typicality
 
 FITTED = {"intercept": -1.0, "coefficients": [0.5, 0.25, 1.0, 0.75]}
 

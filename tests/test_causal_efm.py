@@ -7,8 +7,8 @@ import torch
 from making import random_causal_efm, random_sfm, random_tokens
 from torch.nn import functional as F
 
-from sccafm.batch import Factors
 from sccafm.nn.causal_efm import LEAST, exchanged, graph_of, mean_message
+from sccafm.types import Factors
 
 EPS = torch.finfo(torch.float32).eps
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccafm.conditions import SYNONYMS, Conditions
+from sccafm.reference.conditions import SYNONYMS, Conditions
 
 WORDS = ["<unk>", "human", "mouse", "10x 3' v3", "blood", "normal", "influenza"]
 CONDITIONS = Conditions([{"cond_value": word, "token_index": i} for i, word in enumerate(WORDS)])

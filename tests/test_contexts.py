@@ -9,8 +9,8 @@ from scipy import stats
 
 import sccafm
 from sccafm import evaluate
-from sccafm.contexts import enrichment, load_entropy, matched_correlation, name_factor, short_term, where_active
-from sccafm.resources import read_gene_sets
+from sccafm.grn.contexts import enrichment, load_entropy, matched_correlation, name_factor, short_term, where_active
+from sccafm.reference.tables import read_gene_sets
 
 GENES = pd.Index([f"G{i}" for i in range(40)])
 SETS = {"first (GO:0000001)": frozenset(GENES[:8]), "last": frozenset(GENES[-5:]), "elsewhere": frozenset(["X1", "X2"])}

@@ -12,8 +12,8 @@ from making import write_json, write_tables
 from safetensors.numpy import load_file, save_file
 
 import sccafm
-from sccafm.batch import Tokens
-from sccafm.pretrained import CANDIDATES
+from sccafm.model.layout import CANDIDATES
+from sccafm.types import Tokens
 
 SEEDS = range(16)
 DEFAULTS = {  # of the keys that a config may leave out, as the contract lists them

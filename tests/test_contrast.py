@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sccafm.contrast import (
+from sccafm.losses.contrastive import (
     alignment,
     cell_contrast,
     edge_confidence,

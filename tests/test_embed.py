@@ -11,9 +11,10 @@ from making import random_causal_efm, random_efm
 from scipy import sparse
 
 import sccafm
-from sccafm.adaptation import Adapt, equal_states, read_adapt
-from sccafm.objective import Views
-from sccafm.preprocess import blocks
+from sccafm._io import blocks
+from sccafm.data.matrix import Matrix
+from sccafm.embedding.adapt import Adapt, equal_states, read_adapt
+from sccafm.losses.embedding import Views
 
 
 @pytest.fixture(scope="session")
@@ -164,13 +165,13 @@ def test_memory_does_not_grow_with_cells(ours, toy_adata, tmp_path, monkeypatch)
     """The matrix is read a few cells at a time, whatever their number."""
     many = ad.concat([toy_adata] * 3, index_unique="-")
     many.write_h5ad(tmp_path / "many.h5ad")
-    read, seen = sccafm.preprocess.Matrix.read, []
+    read, seen = Matrix.read, []
 
     def watched(matrix, start, stop, columns):
         seen.append(stop - start)
         return read(matrix, start, stop, columns)
 
-    monkeypatch.setattr(sccafm.preprocess.Matrix, "read", watched)
+    monkeypatch.setattr(Matrix, "read", watched)
     found = sccafm.embed(ad.read_h5ad(tmp_path / "many.h5ad", backed="r"), ours, batch_size=16, progress=False)
     assert max(seen) == 16
     assert len(seen) == len(list(blocks(90, 16)))

@@ -1,7 +1,6 @@
 """`per_cell` against plain loops, the per-cell baselines against slow versions, forms of scores, and the doors."""
 
 import dataclasses
-import sys
 
 import matplotlib
 import numpy as np
@@ -188,7 +187,7 @@ def test_baselines_do_not_depend_on_how_many_edges_are_held_at_once(adata, monke
 
 def test_ranking_in_parts_changes_nothing(scores, monkeypatch):
     whole = per_cell(scores, TRUTH, baselines=None).to_frame()
-    monkeypatch.setattr(sys.modules["sccafm.evaluate.per_cell"], "RANKED_AT_ONCE", 60)
+    monkeypatch.setattr("sccafm.evaluate._per_cell.RANKED_AT_ONCE", 60)
     pd.testing.assert_frame_equal(per_cell(scores, TRUTH, baselines=None).to_frame(), whole)
 
 

@@ -9,8 +9,8 @@ from scipy.sparse import csr_matrix
 from scipy.stats import mannwhitneyu, norm, wasserstein_distance
 
 from sccafm.evaluate import PerturbationReport, perturbation
+from sccafm.evaluate._perturbation import _matched, _top_weights, rank_sum_columns, wasserstein_columns
 from sccafm.evaluate.baselines import FROM_EXPRESSION
-from sccafm.evaluate.perturbation import _matched, _top_weights, rank_sum_columns, wasserstein_columns
 
 GENES = [f"G{i}" for i in range(80)]
 TARGETS = {"G0": GENES[10:20], "G1": GENES[30:40]}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sccafm.genes import (
+from sccafm.reference.genes import (
     LOST,
     GeneNames,
     Homologs,

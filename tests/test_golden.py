@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 import sccafm
-from sccafm import losses
-from sccafm.batch import CONDITIONS, Factors
-from sccafm.genes import spell
+from sccafm.data.published import tokenize_as_published
+from sccafm.losses import published
+from sccafm.losses import structure as losses
 from sccafm.nn.efm import NextGene
 from sccafm.nn.ordering import GeneOrder, gene_order, regulatory_order, reordered
 from sccafm.nn.routing import BalancedGating, balanced_beta
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
-from sccafm.tokenizer import tokenize_as_published
+from sccafm.reference.genes import spell
+from sccafm.types import CONDITIONS, Factors
 
 TOKEN_CASES = [
     *("human_symbol", "human_ensembl", "human_mixed_ids", "human_nopad", "human_nokeys", "human_missing_column"),
@@ -185,12 +186,12 @@ def test_hand_made_graphs_are_ordered_as_published(masked, golden):
 def test_next_gene_has_the_published_targets_and_losses(config, case, release, tokens_of, recorded, values_of):
     numbers, expected = recorded(config, case, "efm"), values_of(config, case)
     ordered = reordered(tokens_of(config, case), published_order(recorded(config, case, "sfm")))
-    targets = losses.next_gene_targets(ordered, release(config).vocabulary.special("<eos>"))
+    targets = published.next_gene_targets(ordered, release(config).vocabulary.special("<eos>"))
     valid = numbers["target_valid"]
     assert torch.equal(targets.is_valid, valid)
     assert torch.equal(targets.gene_ids[valid], numbers["target_ids"][valid])
     assert torch.equal(targets.expression[valid], numbers["target_expression"][valid])
-    total, identity, expression = losses.next_gene_loss(
+    total, identity, expression = published.next_gene_loss(
         NextGene(numbers["id_logits"], numbers["expression_pred"]), targets, 0.7
     )
     for found, name in ((total, "efm_total_lambda_exp_0p7"), (identity, "efm_id"), (expression, "efm_exp")):
@@ -279,7 +280,7 @@ def test_terms_combine_to_the_published_total(config, case, epoch, step, release
         "dag": terms["dag_lambda1"].item(),
         "sparsity": 1000 * terms["sparsity_lambda0p001"].item(),
     }
-    weights = losses.published_weights(epoch, 4, step, 30, prior=(20.0, 10.0), dag=1.0, sparsity=0.001)
+    weights = published.published_weights(epoch, 4, step, 30, prior=(20.0, 10.0), dag=1.0, sparsity=0.001)
     for name, value in expected[f"manager_metrics_{key}"].items():
         scale = 1000 if name == "sparsity" else 1  # recorded without its weight
         assert scale * weights[name] * values[name] == pytest.approx(value, rel=1e-6), name

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sccafm
-from sccafm.edges import select_edges
-from sccafm.factors import pack_factors, unpack_factors
+from sccafm.grn.edges import select_edges
+from sccafm.grn.factors import pack_factors, unpack_factors
 
 CELLS = 13
 
@@ -18,8 +18,8 @@ CELLS = 13
 def small_parts():
     """Parts of four cells, so that 13 cells make four."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("store", "grn", "inference"):
-            patch.setattr(f"sccafm.{module}.PART_CELLS", 4)
+        for module in ("infer", "grn", "storage"):  # importers first
+            patch.setattr(f"sccafm.grn.{module}.PART_CELLS", 4)
         yield
 
 

@@ -10,9 +10,9 @@ import torch
 from scipy import sparse
 
 import sccafm
-from sccafm.batch import Tokens
-from sccafm.reading import read
-from sccafm.tokenizer import tokenize
+from sccafm.data.input import read
+from sccafm.data.tokenizer import tokenize
+from sccafm.types import Tokens
 
 # Columns that a cell has whatever the data set; sign and qvalue are statements about it within its data set.
 OF_THE_CELL = ["source", "target", "weight", "confidence", "in_prior", "prior_sources"]
@@ -61,8 +61,8 @@ def test_batch_size(infer, toy_adata, expected, batch_size):
 
 @pytest.mark.parametrize("cells", [7, 16])
 def test_size_of_parts(infer, toy_adata, expected, monkeypatch, cells):
-    monkeypatch.setattr("sccafm.inference.PART_CELLS", cells)
-    monkeypatch.setattr("sccafm.store.PART_CELLS", cells)
+    monkeypatch.setattr("sccafm.grn.infer.PART_CELLS", cells)
+    monkeypatch.setattr("sccafm.grn.storage.PART_CELLS", cells)
     assert_same(infer(toy_adata), expected)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from making import random_sfm, random_tokens, random_vgae
 
-from sccafm.batch import Factors
-from sccafm.losses import dag_penalty, divergence, elbo, prior_loss, sparsity
+from sccafm.losses.structure import dag_penalty, divergence, elbo, prior_loss, sparsity
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
+from sccafm.types import Factors
 
 
 def uniform(*shape, seed=0):

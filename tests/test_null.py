@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import sccafm
-from sccafm.null import CellTest, benjamini_hochberg, fit_null, group_pvalues, permuted_cells, round_up, sample_cells
+from sccafm.confidence.permutation import (
+    CellTest,
+    benjamini_hochberg,
+    fit_null,
+    group_pvalues,
+    permuted_cells,
+    round_up,
+    sample_cells,
+)
 
 NO_EDGES = np.array([], dtype=int)
 

@@ -7,7 +7,7 @@ import pytest
 import scanpy as sc
 from scipy import sparse
 
-from sccafm.preprocess import dispersion, find_matrix, kind_of, variable_genes
+from sccafm.data.matrix import dispersion, find_matrix, kind_of, variable_genes
 
 CELLS, GENES = 40, 25
 STORAGES = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.asarray, "coordinates": sparse.csr_array}

@@ -11,8 +11,8 @@ from making import random_efm, random_sfm, random_tokens, random_vgae, write_jso
 from safetensors.torch import load_file, save_file
 
 import sccafm
-from sccafm import pretrained
-from sccafm.resources import bundled
+from sccafm.model.layout import CANDIDATES
+from sccafm.reference.tables import bundled
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 CONFIG, WEIGHTS = "models/sfm_config.json", "models/sfm_model.safetensors"
@@ -134,7 +134,7 @@ def test_half_precision_weights_are_read_as_float32(release):
 def structure(release, *names):
     """Move logical files of a flat release to where the structured layout keeps them."""
     for name in names:
-        structured, flat, *_ = pretrained.CANDIDATES[name]
+        structured, flat, *_ = CANDIDATES[name]
         (release / structured).parent.mkdir(parents=True, exist_ok=True)
         (release / flat).rename(release / structured)
 
@@ -149,7 +149,7 @@ def test_layouts_may_be_mixed(release, names):
     same_module(model.sfm, random_sfm())
     same_module(model.efm, random_efm())
     assert {name: str(model.files[name].relative_to(release)) for name in names} == {
-        name: pretrained.CANDIDATES[name][0] for name in names
+        name: CANDIDATES[name][0] for name in names
     }
 
 
@@ -375,7 +375,7 @@ def test_saving_that_fails_leaves_no_folder(release, tmp_path, monkeypatch):
     def disk_full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(pretrained, "save_sfm", disk_full)
+    monkeypatch.setattr("sccafm.model.model.save_sfm", disk_full)
     with pytest.raises(OSError, match="no space left"):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sccafm.batch import CONDITIONS
-from sccafm.reading import read
+from sccafm.data.input import read
+from sccafm.types import CONDITIONS
 
 SYMBOLS = ["SPI1", "GATA1", "STAT1", "EP300", "LYZ", "CD14", "TP53", "ACTB"]
 IDS = [

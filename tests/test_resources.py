@@ -2,7 +2,7 @@
 
 import pytest
 
-from sccafm.resources import bundled, read_aliases, read_homologs, read_prior, read_regulators, read_table
+from sccafm.reference.tables import bundled, read_aliases, read_homologs, read_prior, read_regulators, read_table
 
 
 @pytest.fixture

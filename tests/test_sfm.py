@@ -6,8 +6,8 @@ import pytest
 import torch
 from making import random_sfm, random_tokens, sfm_config
 
-from sccafm.batch import Factors
 from sccafm.nn import SFM
+from sccafm.types import Factors
 
 CLOSE = {"atol": 2e-6, "rtol": 1e-5}
 

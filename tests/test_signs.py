@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccafm.lexicon import Lexicon
-from sccafm.signs import PRIOR_COUNT, conditional_dependence, infer_signs, stated_signs, tendencies
+from sccafm.confidence.signs import PRIOR_COUNT, conditional_dependence, infer_signs, stated_signs, tendencies
+from sccafm.reference.bundle import Lexicon
 
 FITTED = {"intercept": 0.0, "coefficients": [8.0, 0.0, 0.0], "up": 0.9, "down": 0.9}
 NONE = {"intercept": 0.0, "coefficients": [0.0, 0.0, 0.0], "up": 0.9, "down": 0.9}

@@ -9,7 +9,7 @@ import pytest
 from test_readme import ROOT, blocks
 
 import sccafm
-from sccafm.resources import bundled, read_prior
+from sccafm.reference.tables import bundled, read_prior
 from sccafm.simulation import Kinetics, Technical, read_truth, sample_network, true_edges
 from sccafm.simulation.programme import find_masters, read_tree
 

@@ -13,15 +13,17 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import sccafm
-from sccafm.store import EDGE_TYPES, CellEdges, Store, read_edges, read_header, write_edges
+from sccafm import _io
+from sccafm.grn import storage
+from sccafm.grn.storage import EDGE_TYPES, CellEdges, Store, read_edges, read_header, write_edges
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of four cells, so that 12 cells make three."""
-    for module in ("store", "grn", "inference"):
-        monkeypatch.setattr(f"sccafm.{module}.PART_CELLS", 4)
-    monkeypatch.setattr("sccafm.store.ROW_GROUP_CELLS", 2)
+    for module in ("storage", "grn", "infer"):
+        monkeypatch.setattr(f"sccafm.grn.{module}.PART_CELLS", 4)
+    monkeypatch.setattr("sccafm.grn.storage.ROW_GROUP_CELLS", 2)
 
 
 @pytest.fixture
@@ -41,8 +43,9 @@ def contents(folder):
 def kill(monkeypatch, name, call):
     """Let a function of the store fail at its `call`-th call, as a killed process would."""
     module, attribute = name.rsplit(".", 1)
-    owner = Store if module == "Store" else sccafm.store
-    original, calls = getattr(owner, attribute), []
+    places = [Store] if module == "Store" else [storage, _io]
+    owners = [place for place in places if hasattr(place, attribute)]
+    original, calls = getattr(owners[0], attribute), []
 
     def failing(*arguments):
         calls.append(1)
@@ -50,7 +53,8 @@ def kill(monkeypatch, name, call):
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(owner, attribute, failing)
+    for owner in owners:
+        monkeypatch.setattr(owner, attribute, failing)
 
 
 # --- edges
@@ -76,7 +80,7 @@ def test_edges_of_chosen_cells_come_back_in_the_order_asked_for(tmp_path_factory
     edges, wanted = edges_of(counts), np.array(wanted, dtype=int)
     path = tmp_path_factory.mktemp("edges") / "part.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sccafm.store.ROW_GROUP_CELLS", 2)
+        patch.setattr("sccafm.grn.storage.ROW_GROUP_CELLS", 2)
         write_edges(edges, path)
         found = read_edges(path, wanted)
     rows = [row for cell in wanted for row in np.flatnonzero(edges.cell == cell)]
@@ -134,7 +138,7 @@ def test_killed_run_ends_with_the_bytes_of_an_unbroken_one(infer, tmp_path, monk
 def write_sums_every_second_part(monkeypatch, folder):
     """And after the last one: the sums of the run in `folder` are a little less than twice what is written a part."""
     size = sum(array.nbytes for array in load_file(folder / "sums.safetensors").values())
-    monkeypatch.setattr("sccafm.store.SUMS_BYTES", size // 2 + 1)
+    monkeypatch.setattr("sccafm.grn.storage.SUMS_BYTES", size // 2 + 1)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
@@ -190,7 +194,7 @@ def test_a_resumed_run_reads_no_finished_part_again(infer, tmp_path, monkeypatch
             infer(tmp_path / "run")
     added = []
     monkeypatch.setattr(Store, "add", lambda self, number, part, sums: added.append(number))
-    monkeypatch.setattr("sccafm.inference.annotate", lambda *arguments: None)
+    monkeypatch.setattr("sccafm.grn.infer.annotate", lambda *arguments: None)
     infer(tmp_path / "run")
     assert added == [2]
 
@@ -198,7 +202,7 @@ def test_a_resumed_run_reads_no_finished_part_again(infer, tmp_path, monkeypatch
 def test_a_finished_store_is_not_computed_again(infer, tmp_path, monkeypatch):
     first = infer(tmp_path / "run")
     before = contents(tmp_path / "run")
-    monkeypatch.setattr("sccafm.inference.Inference._part", None)
+    monkeypatch.setattr("sccafm.grn.infer.Inference._part", None)
     again = infer(tmp_path / "run")
     assert contents(tmp_path / "run") == before
     pd.testing.assert_frame_equal(again.to_frame(), first.to_frame())

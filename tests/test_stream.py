@@ -11,8 +11,8 @@ from making import random_sfm, random_vgae, sfm_config, write_release
 from scipy import sparse
 from test_train import killed_at, settings, weights_of, write_cells
 
-from sccafm.lexicon import read_lexicon
-from sccafm.pretrained import find_files
+from sccafm.model.layout import find_files
+from sccafm.reference.bundle import read_lexicon
 from sccafm.train import files as module
 from sccafm.train import train_sfm
 from sccafm.train.config import StreamConfig

@@ -8,9 +8,10 @@ import torch
 from making import write_tables
 from scipy import sparse
 
-from sccafm.conditions import Conditions
-from sccafm.genes import Vocabulary
-from sccafm.tokenizer import tokenize, tokenize_as_published
+from sccafm.data.published import tokenize_as_published
+from sccafm.data.tokenizer import tokenize
+from sccafm.reference.conditions import Conditions
+from sccafm.reference.genes import Vocabulary
 
 REGULATORS = {"human": {"SPI1", "NOVEL"}, "mouse": {"GATA1"}}
 

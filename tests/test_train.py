@@ -18,9 +18,10 @@ from making import GENES, random_sfm, random_vgae, sfm_config, write_release
 from scipy import sparse
 
 import sccafm
-from sccafm.lexicon import read_lexicon
+from sccafm._io import file_hash
+from sccafm.model.layout import find_files
 from sccafm.nn import VGAEConfig
-from sccafm.pretrained import file_hash, find_files
+from sccafm.reference.bundle import read_lexicon
 from sccafm.train import LossWeights, TrainEFM, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train

@@ -12,8 +12,8 @@ from making import causal_config, random_causal_efm, random_efm, random_sfm, ran
 from test_train import killed_at, write_cells
 
 import sccafm
+from sccafm.losses.embedding import WATCHED, EFMWeights, Views
 from sccafm.nn import CausalEFM
-from sccafm.objective import WATCHED, EFMWeights, Views
 from sccafm.train import TrainEFM
 from sccafm.train import train_efm as train
 from sccafm.train.card import written_step

@@ -5,7 +5,7 @@ import torch
 from making import random_sfm, random_tokens, random_vgae
 from torch.nn import functional as F
 
-from sccafm.batch import Factors
+from sccafm.types import Factors
 
 
 def some_factors(padded=True):

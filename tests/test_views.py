@@ -6,8 +6,8 @@ import pytest
 import torch
 from making import random_causal_efm, random_sfm, random_tokens
 
-from sccafm import views
-from sccafm.objective import WATCHED, EFMWeights, Views, objective, total
+from sccafm.losses import views
+from sccafm.losses.embedding import WATCHED, EFMWeights, Views, objective, total
 
 
 def some_cells(cells=3, genes=12, padded=False):

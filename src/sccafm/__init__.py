@@ -1,26 +1,54 @@
 """sccafm: who regulates whom, in this very cell."""
 
-from sccafm import datasets, pl, pp, tl
-from sccafm.adaptation import Adapt
-from sccafm.embedding import Embedding, embed, read_embedding
-from sccafm.grn import GRN, read_grn
-from sccafm.inference import infer_grn
-from sccafm.pretrained import Model, load
-from sccafm.simulation import simulate
+from importlib import import_module
 
-__all__ = [
+# Public name -> the module that holds it: imported when it is asked for, so that `import sccafm` is quick.
+_NAMES = {
+    "GRN": "grn.grn",
+    "Adapt": "embedding.adapt",
+    "Embedding": "embedding.result",
+    "Model": "model.model",
+    "embed": "embedding.embed",
+    "infer_grn": "grn.infer",
+    "load": "model.model",
+    "read_embedding": "embedding.result",
+    "read_grn": "grn.stored",
+    "simulate": "simulation",
+}
+_NAMESPACES = ("datasets", "evaluate", "pp", "simulation", "tl", "train")
+
+__all__ = [  # noqa: F822 (found by __getattr__)
     "GRN",
     "Adapt",
     "Embedding",
     "Model",
     "datasets",
     "embed",
+    "evaluate",
     "infer_grn",
     "load",
-    "pl",
     "pp",
     "read_embedding",
     "read_grn",
     "simulate",
     "tl",
 ]
+
+
+def __getattr__(name: str):
+    if name in _NAMES:
+        found = getattr(import_module(f"sccafm.{_NAMES[name]}"), name)
+    elif name in _NAMESPACES:
+        found = import_module(f"sccafm.{name}")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        found = version("sccafm")
+    else:
+        raise AttributeError(f"module 'sccafm' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES, *_NAMESPACES, "__version__"})

@@ -16,12 +16,13 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from sccafm.doors import as_model
-from sccafm.genes import LOST, match_genes, spell
-from sccafm.lexicon import Lexicon
-from sccafm.preprocess import kind_of
-from sccafm.pretrained import Model
-from sccafm.reading import NAME_COLUMNS, check_known, find_species, listing
+from sccafm._text import listing
+from sccafm.data.input import NAME_COLUMNS, check_known, find_species
+from sccafm.data.matrix import kind_of
+from sccafm.model.model import Model
+from sccafm.model.validation import as_model
+from sccafm.reference.bundle import Lexicon
+from sccafm.reference.genes import LOST, match_genes, spell
 
 # Spelled symbols of both species: mt-Nd1; Rps3, not the kinase Rps6ka1; Hbb-bs, not Hbegf, Hbs1l or Hbp1.
 FLAGS = {

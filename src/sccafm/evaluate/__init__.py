@@ -1,5 +1,10 @@
 """Judge networks, per-cell networks, perturbation effects and embeddings beside the baselines that they must beat."""
 
+from sccafm.evaluate._embedding import EmbeddingReport, embedding
+from sccafm.evaluate._genes import GeneReport, genes, start_vectors
+from sccafm.evaluate._network import network
+from sccafm.evaluate._per_cell import PerCellReport, per_cell
+from sccafm.evaluate._perturbation import PerturbationReport, perturbation
 from sccafm.evaluate.baselines import (
     genie3,
     grnboost2,
@@ -12,14 +17,9 @@ from sccafm.evaluate.baselines import (
     target_mean,
 )
 from sccafm.evaluate.cell_baselines import end_expression, expression_product, group_pearson, lioness
-from sccafm.evaluate.embedding import EmbeddingReport, embedding
 from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
-from sccafm.evaluate.genes import GeneReport, genes, start_vectors
 from sccafm.evaluate.kinds import by_kind, kinds_markdown
 from sccafm.evaluate.metrics import auroc, average_precision, early_precision
-from sccafm.evaluate.network import network
-from sccafm.evaluate.per_cell import PerCellReport, per_cell
-from sccafm.evaluate.perturbation import PerturbationReport, perturbation
 from sccafm.evaluate.published import ChipSeq, PerturbSeq, chipseq_protocol, perturbseq_protocol
 from sccafm.evaluate.report import Report
 from sccafm.evaluate.representations import hvg_pca, log_expression, random_embedding, scvi_embedding

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sccafm.evaluate.truth import gene_lookup, respell, score_matrix
-from sccafm.grn import GRN
-from sccafm.store import PART_CELLS
+from sccafm.grn.grn import GRN
+from sccafm.grn.storage import PART_CELLS
 
 
 def cell_scores(scores, edges: pd.DataFrame, states: pd.Series) -> tuple[np.ndarray, np.ndarray]:

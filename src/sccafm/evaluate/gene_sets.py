@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.evaluate.truth import gene_keys, gene_lookup, read_delimited
-from sccafm.resources import read_gmt
+from sccafm.reference.tables import read_gmt
 
 TERM_COLUMNS = ("term", "go_id", "set", "gene_set", "geneset", "pathway", "complex", "source")
 GENE_COLUMNS = ("gene_id", "gene_symbol", "gene", "symbol", "target", "ensembl")

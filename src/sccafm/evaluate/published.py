@@ -10,10 +10,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import wasserstein_distance
 
+from sccafm.evaluate._network import find_candidates
+from sccafm.evaluate._perturbation import find_labels, find_perturbed, first_places
 from sccafm.evaluate.baselines import dense_columns, raw_expression
 from sccafm.evaluate.metrics import average_precision, early_precision
-from sccafm.evaluate.network import find_candidates
-from sccafm.evaluate.perturbation import find_labels, find_perturbed, first_places
 from sccafm.evaluate.truth import Truth, aligned, gene_keys, gene_lookup, respell, score_matrix
 
 

@@ -16,9 +16,9 @@ import pandas as pd
 from scipy.special import logit
 from scipy.stats import rankdata
 
-from sccafm.anatomy import two_lists_share
 from sccafm.evaluate.metrics import bootstrap_counts, interval
 from sccafm.evaluate.truth import aligned, gene_lookup, marked, read_edges, respell, score_matrix, spelled_edges
+from sccafm.grn.anatomy import two_lists_share
 
 SCALES = ("identity", "log", "logit", "rank")
 TIE = 1e-6  # of the largest of the four scores: sums of levels in float32 must tie

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_column, read_delimited
-from sccafm.genes import spell
+from sccafm.grn.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_column, read_delimited
+from sccafm.reference.genes import spell
 
 KINDS = ("binding", "response", "curated")  # they ask different questions, and are never averaged alone
 ALIAS_COLUMNS = (

@@ -1,4 +1,4 @@
-"""The networks: torch and :mod:`sccafm.batch` alone; no pandas, AnnData or paths."""
+"""The networks: torch and :mod:`sccafm.types` alone; no pandas, AnnData or paths."""
 
 from sccafm.nn.causal_efm import CausalEFM, CausalEFMConfig
 from sccafm.nn.efm import EFM, EFMConfig

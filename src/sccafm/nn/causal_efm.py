@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sccafm.batch import Factors, Tokens
 from sccafm.nn.config import check_config
 from sccafm.nn.embedding import FLOAT32_EPS
 from sccafm.nn.layers import zero_padding
+from sccafm.types import Factors, Tokens
 
 SPECIES_SLOT = 1  # of the four conditions
 FEATURES = 4  # of a value: itself, beside its usual level, above zero, hidden

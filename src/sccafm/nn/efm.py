@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from sccafm.batch import Tokens
 from sccafm.nn.config import check_config
 from sccafm.nn.embedding import TokenEmbedding
 from sccafm.nn.layers import Backbone
 from sccafm.nn.sfm import backbone_config, embedding_config
+from sccafm.types import Tokens
 
 
 @dataclass(frozen=True)

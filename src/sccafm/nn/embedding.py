@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sccafm.batch import Tokens
 from sccafm.nn.layers import zero_padding
+from sccafm.types import Tokens
 
 # The embedding-side norms were published without an epsilon, which torch reads as float32's.
 FLOAT32_EPS = torch.finfo(torch.float32).eps

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sccafm.batch import Factors, Tokens
+from sccafm.types import Factors, Tokens
 
 
 class GeneOrder(NamedTuple):

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from sccafm.batch import Factors, Tokens
 from sccafm.nn.config import check_config
 from sccafm.nn.embedding import EmbeddingConfig, TokenEmbedding
 from sccafm.nn.layers import Backbone, BackboneConfig
 from sccafm.nn.routing import Router
+from sccafm.types import Factors, Tokens
 
 
 @dataclass(frozen=True)

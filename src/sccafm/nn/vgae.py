@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sccafm.batch import Factors
 from sccafm.nn.config import check_config
+from sccafm.types import Factors
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sccafm.store import write_whole
+from sccafm._io import write_whole
 
 SIGN_COLORS = {1: "#1b7a5a", -1: "#b2314a", 0: "#8a8f98"}  # told apart by colour-blind readers, and by arrow heads
 SIGN_WORDS = {1: "activates", -1: "represses", 0: "sign unknown"}

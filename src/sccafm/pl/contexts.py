@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
 from sccafm.pl.canvas import INK, bare, check_choice, finish, new_axes, open_frame, pyplot
 
 REST = "#d5d8dc"

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm.grn import GRN
+from sccafm._io import blocks
+from sccafm.grn.grn import GRN
 from sccafm.pl.canvas import bare, finish, new_axes
 from sccafm.pl.contexts import REST, on_map
-from sccafm.preprocess import blocks
 
 BLOCK_CELLS = 500
 
@@ -92,7 +92,7 @@ def weights_of(grn: GRN, source: str, target: str) -> pd.Series:
 
 
 def factor_rows(grn: GRN, name: str, place: int, start: int, stop: int) -> np.ndarray:
-    from sccafm.factors import unpack_factors
+    from sccafm.grn.factors import unpack_factors
 
     index, value = (np.asarray(grn.arrays[f"{name}_{kind}"][start:stop, place]) for kind in ("index", "value"))
     return unpack_factors(index, value, grn.context.shape[1])

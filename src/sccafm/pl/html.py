@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm.exports import plain_values
-from sccafm.grn import GRN
-from sccafm.networks import Network
+from sccafm._io import write_whole
+from sccafm.grn.exports import plain_values
+from sccafm.grn.grn import GRN
+from sccafm.grn.networks import Network
 from sccafm.pl.canvas import SIGN_COLORS, text_size
 from sccafm.pl.layout import boxes
 from sccafm.pl.networks import FONT, PAD, PAGE, fill_colors, heading, line_widths
 from sccafm.pl.selection import as_network, chosen_edges, mean_expression
-from sccafm.store import write_whole
 
 HERE = Path(__file__).parent
 PIXELS = 100  # of an inch of the layout

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm.grn import GRN
-from sccafm.networks import Network
+from sccafm.grn.grn import GRN
+from sccafm.grn.networks import Network
 from sccafm.pl.canvas import INK, SIGN_COLORS, SIGN_WORDS, bare, finish, new_axes, pyplot, text_size
 from sccafm.pl.layout import boxes
 from sccafm.pl.selection import as_network, chosen_edges, mean_expression

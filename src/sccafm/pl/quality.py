@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sccafm.calibration import at_base_rate, calibration_error, full_bins
-from sccafm.evaluate.network import find_candidates
+from sccafm.confidence.calibration import at_base_rate, calibration_error, full_bins
+from sccafm.evaluate._network import find_candidates
 from sccafm.evaluate.truth import aligned
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
 from sccafm.pl.canvas import INK, finish, new_axes, open_frame
 
 WAYS = {

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from sccafm.grn import GRN
-from sccafm.networks import Network, from_edges
+from sccafm.grn.grn import GRN
+from sccafm.grn.networks import Network, from_edges
 
 RANKS = ("specific", "weight")
 

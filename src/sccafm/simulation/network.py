@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm.resources import bundled, read_prior, read_regulators
+from sccafm.reference.tables import bundled, read_prior, read_regulators
 
 ENDS = (("source", "target"), ("Gene1", "Gene2"))
 STRENGTHS = (1.0, 5.0)  # production at full occupancy, uniform: the range of SERGIO's data sets

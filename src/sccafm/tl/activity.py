@@ -9,7 +9,7 @@ from scipy import sparse
 
 from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
 from sccafm.tl.shared import check_grn, log_strength, obs_of
 
 METHODS = ("ulm", "waggr", "strength")

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sccafm.adaptation import read_rows
-from sccafm.batch import Factors, Tokens
-from sccafm.edges import factors_of
-from sccafm.embedding import unpacked_factors
-from sccafm.factors import pack_factors
-from sccafm.grn import GRN
+from sccafm._io import blocks
+from sccafm._text import listing
+from sccafm.data.input import Reading
+from sccafm.data.tokenizer import tokenize
+from sccafm.embedding.adapt import read_rows
+from sccafm.grn.factors import pack_factors
+from sccafm.grn.grn import GRN
+from sccafm.grn.reuse import unpacked_factors
+from sccafm.model.forward import factors_of
+from sccafm.model.model import Model
 from sccafm.nn import CausalEFM
-from sccafm.preprocess import blocks
-from sccafm.pretrained import Model
-from sccafm.reading import Reading, listing
-from sccafm.tokenizer import tokenize
+from sccafm.types import Factors, Tokens
 
 LEAST_GENES = 0.5  # of the genes a head was fitted on; with fewer the cells are others than it knows
 

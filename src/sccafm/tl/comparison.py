@@ -9,8 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import stats
 
-from sccafm.grn import GRN
-from sccafm.groups import ALL
+from sccafm.data.groups import ALL
+from sccafm.grn.grn import GRN
 from sccafm.tl.designs import Design, find_condition, find_design
 from sccafm.tl.group_statistics import group_auroc
 from sccafm.tl.mean_networks import mean_networks

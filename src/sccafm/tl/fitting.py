@@ -9,12 +9,13 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from sccafm.doors import as_model, check_settings, pass_size
-from sccafm.embedding import check_grn, check_same_values, genes_to_read, module_hash
-from sccafm.grn import GRN
+from sccafm.data.input import read
+from sccafm.grn.grn import GRN
+from sccafm.grn.reuse import check_grn, check_same_values, genes_to_read
+from sccafm.model.model import Model
+from sccafm.model.validation import as_model, check_settings, pass_size
+from sccafm.model.weights import module_hash
 from sccafm.nn import CausalEFM
-from sccafm.pretrained import Model
-from sccafm.reading import read
 from sccafm.tl.cells import Cells
 from sccafm.tl.heads import Head, Tuned
 from sccafm.tl.networks import Fit, Frozen, Settings

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sccafm._io import new_folder, write_whole
+from sccafm.model.weights import load_efm, save_efm
 from sccafm.nn import CausalEFM
-from sccafm.pretrained import load_efm, save_efm
-from sccafm.store import new_folder, write_whole
 from sccafm.tl.networks import Fit, Settings, make_network, outputs
 from sccafm.tl.tuning import Unfreeze
 

@@ -10,10 +10,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from sccafm.embedding import embed
+from sccafm.embedding.embed import embed
 from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
 from sccafm.tl.activity import shared_genes
 from sccafm.tl.perturbed import Judged, judge
 from sccafm.tl.propagation import propagate, signed_shares

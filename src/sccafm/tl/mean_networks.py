@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from sccafm.grn import GRN
-from sccafm.regrouping import NOT_KEPT, joined_groups, summed_scores
+from sccafm.grn.grn import GRN
+from sccafm.grn.regrouping import NOT_KEPT, joined_groups, summed_scores
 
 LEFT_OUT = "\0left out"
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.doors import as_model, check_settings, pass_size
-from sccafm.pretrained import Model
-from sccafm.reading import read
+from sccafm.data.input import read
+from sccafm.model.model import Model
+from sccafm.model.validation import as_model, check_settings, pass_size
 from sccafm.tl.cells import embed_cells, narrowed
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused

@@ -12,7 +12,7 @@ that mean.
 
 import numpy as np
 
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
 
 
 def signed_shares(grn: GRN, group: object, unsigned: str) -> tuple[np.ndarray, np.ndarray]:

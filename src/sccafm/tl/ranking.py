@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
-from sccafm.grn import GRN
+from sccafm.grn.grn import GRN
 from sccafm.tl.group_statistics import beside_others, beside_others_by_sample, group_auroc, group_moments, long_table
 from sccafm.tl.mean_networks import mean_networks
 from sccafm.tl.shared import check_grn, column, log_strength, obs_of, several_groups

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from sccafm import calibration
+from sccafm.confidence import calibration
 
 
 def make_folds(obs: pd.DataFrame, groups: str | None, n_folds: int, random_state: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def fit_temperature(outputs: Tensor, y: Tensor) -> float:
 
 
 def calibration_error(probability: np.ndarray, y: np.ndarray, n_bins: int = 10) -> float:
-    """Of each cell's surest label, over equally wide bins: see `sccafm.calibration.calibration_error`."""
+    """Of each cell's surest label, over equally wide bins: see `sccafm.confidence.calibration.calibration_error`."""
     return calibration.calibration_error(probability.max(1), probability.argmax(1) == y, n_bins, bins="wide")
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.grn import GRN
-from sccafm.groups import group_cells, labels_of
+from sccafm.data.groups import group_cells, labels_of
+from sccafm.grn.grn import GRN
 
 OFFSET = 0.01  # of the median strength, added before the logarithm
 

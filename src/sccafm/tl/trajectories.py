@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.factors import unpack_factors
-from sccafm.grn import GRN
-from sccafm.preprocess import blocks
-from sccafm.regrouping import NOT_KEPT
+from sccafm._io import blocks
+from sccafm.grn.factors import unpack_factors
+from sccafm.grn.grn import GRN
+from sccafm.grn.regrouping import NOT_KEPT
 from sccafm.tl.comparison import EDGE_OFFSET
 from sccafm.tl.shared import check_grn, column, log_strength, obs_of
 from sccafm.tl.smoothing import Smoother, choose_penalty, curves, make_smoother, switches

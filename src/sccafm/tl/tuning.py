@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from sccafm import views
+from sccafm._io import blocks
+from sccafm.losses import views
 from sccafm.nn import CausalEFM
-from sccafm.preprocess import blocks
 from sccafm.tl.cells import Cells
 from sccafm.tl.networks import Fit, Settings, fit, outputs
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sccafm.store import write_whole
+from sccafm._io import write_whole
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 

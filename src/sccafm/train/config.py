@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
+from sccafm.losses.embedding import EFMWeights, Views
 from sccafm.nn import CausalEFMConfig, SFMConfig, VGAEConfig
-from sccafm.objective import EFMWeights, Views
 
 
 @dataclass(frozen=True)

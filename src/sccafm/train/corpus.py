@@ -9,13 +9,13 @@ from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
-from sccafm.batch import Tokens
-from sccafm.lexicon import Lexicon
-from sccafm.tokenizer import tokenize
+from sccafm.data.tokenizer import tokenize
+from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import RunConfig
 from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
 from sccafm.train.programmes import fit_programmes
 from sccafm.train.stream import Memory, Stream
+from sccafm.types import Tokens
 
 LEAST_LEVEL = 0.05  # log1p of counts per 10,000 below which no gene's usual level is taken to be
 VALIDATION = 1_000_003  # added to the seed of validation batches

@@ -10,28 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sccafm.batch import Tokens
-from sccafm.lexicon import Lexicon, read_lexicon
+from sccafm.losses.embedding import WATCHED, objective, total
+from sccafm.model.layout import FITTED, SFM_PICTURES, copy_present, copy_tables, find_files, find_release
+from sccafm.model.weights import load_efm, load_sfm, save_efm, save_sfm
 from sccafm.nn import SFM, CausalEFM
 from sccafm.nn.causal_efm import from_structure
-from sccafm.objective import WATCHED, objective, total
-from sccafm.pretrained import (
-    FITTED,
-    SFM_PICTURES,
-    copy_present,
-    copy_tables,
-    find_files,
-    find_release,
-    load_efm,
-    load_sfm,
-    save_efm,
-    save_sfm,
-)  # fmt: skip
+from sccafm.reference.bundle import Lexicon, read_lexicon
 from sccafm.train.card import write_efm_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainEFM
 from sccafm.train.corpus import Corpus, draw_tokens
 from sccafm.train.run import Kind, train, warn_ignored
+from sccafm.types import Tokens
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sccafm.store import write_whole
+from sccafm._io import write_whole
 from sccafm.train.checkpoint import load_checkpoint, save_checkpoint
 from sccafm.train.log import Log, draw_curves
 

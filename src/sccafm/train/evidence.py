@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sccafm.lexicon import Lexicon
+from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import EvidenceWeights
 
 PROBE_WIDTH, PROBE_STEPS, PROBE_PAIRS = 64, 1500, 2048

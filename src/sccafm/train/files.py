@@ -24,10 +24,10 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.neighbors import NearestNeighbors
 from tqdm.auto import tqdm
 
-from sccafm.lexicon import Lexicon
-from sccafm.preprocess import TARGET_SUM, csr_block, variable_genes
-from sccafm.reading import Reading, read
-from sccafm.store import write_whole
+from sccafm._io import write_whole
+from sccafm.data.input import Reading, read
+from sccafm.data.matrix import TARGET_SUM, csr_block, variable_genes
+from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import RunConfig
 
 SUFFIXES = (".h5ad", ".zarr")
@@ -121,7 +121,7 @@ def on_disk(group, where: str) -> object:
 
 
 def on_disk_adata(group) -> ad.AnnData:
-    """The parts of a file that `sccafm.reading` looks at; matrices stay on disk."""
+    """The parts of a file that `sccafm.data.input` looks at; matrices stay on disk."""
     raw = None
     if "raw" in group and "X" in group["raw"]:
         raw = {"X": on_disk(group, "raw/X"), "var": read_elem(group["raw/var"])}

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sccafm.pretrained import choose_device
+from sccafm.model.model import choose_device
 from sccafm.train.config import Machine
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sccafm.lexicon import Lexicon
-from sccafm.store import write_whole
+from sccafm._io import write_whole
+from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import RunConfig, read_config
 from sccafm.train.corpus import Corpus
 from sccafm.train.engine import CHECKPOINT, Data, Engine, Task

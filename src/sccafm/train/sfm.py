@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sccafm import losses
-from sccafm.batch import Factors
-from sccafm.lexicon import Lexicon, read_lexicon
+from sccafm.losses import structure as losses
+from sccafm.model.layout import copy_tables, find_files, find_release
+from sccafm.model.model import carry_contexts
+from sccafm.model.weights import load_sfm, read_tensors, save_sfm
 from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
-from sccafm.pretrained import carry_contexts, copy_tables, find_files, find_release, load_sfm, read_tensors, save_sfm
+from sccafm.reference.bundle import Lexicon, read_lexicon
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, default_sfm, default_vgae
@@ -22,6 +23,7 @@ from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.evidence import Evidence
 from sccafm.train.run import Kind, train, warn_ignored
 from sccafm.train.vectors import gene_vectors
+from sccafm.types import Factors
 
 TABLES = ("vocab", "cond_dict")  # what a release must hold to train on its vocabulary
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sccafm.lexicon import Lexicon
+from sccafm.reference.bundle import Lexicon
 from sccafm.train.corpus import Corpus
 
 EXPRESSION_SHARE = 3 / 8  # of the columns

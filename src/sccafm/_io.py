@@ -1,0 +1,57 @@
+"""Files that appear whole or not at all, new folders, hashes, and blocks of cells."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BLOCK = 512  # cells read at a time
+
+
+def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + size, n)) for start in range(0, n, size))
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def new_folder(folder: str | Path) -> Path:
+    """A folder to write to, made if it is absent; ValueError where something stands in it."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename: the file is whole or absent."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    write_whole(
+        path, lambda p: pq.write_table(pa.Table.from_pandas(table, preserve_index=False), p, compression="zstd")
+    )
+
+
+def digest(*things: object) -> str:
+    sha = hashlib.sha256()
+    for thing in things:
+        sha.update(thing if isinstance(thing, bytes) else str(thing).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]

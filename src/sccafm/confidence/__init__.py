@@ -1,0 +1,1 @@
+"""What an edge says beyond its weight: calibrated confidence, permutation null, signs; unusual cells."""

@@ -1,0 +1,1 @@
+"""From an AnnData to tensors: which values are read, gene names, species, conditions, tokens."""

@@ -1,0 +1,347 @@
+"""What an AnnData says, in the model's terms: species, genes, regulators, conditions, and a receipt of all of it.
+
+This is the door for data: whatever is wrong with it is said here, with the line that mends it.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sccafm._text import listing
+from sccafm.data.genes import choose_genes, find_regulators
+from sccafm.data.matrix import KINDS, Matrix, Survey, find_matrix
+from sccafm.reference.bundle import Lexicon
+from sccafm.reference.genes import SPECIES, WAYS, GeneMatch, Vocabulary, guess_species, match_genes, species_name, spell
+from sccafm.types import CONDITIONS
+
+# var columns that may hold names beside var_names, by the habits of CELLxGENE, 10x and scanpy.
+NAME_COLUMNS = (
+    "gene_ids", "feature_id", "ensembl_id", "ensembl", "gene_id",
+    "feature_name", "gene_symbols", "gene_symbol", "symbol", "gene_name", "gene_names",
+)  # fmt: skip
+# obs columns (and uns keys, for the species) that may hold a condition, CELLxGENE's name first.
+CONDITION_COLUMNS = {
+    "platform": ("assay", "platform", "technology"),
+    "species": ("organism", "species", "organism_ontology_term_id"),
+    "tissue": ("tissue", "tissue_general"),
+    "disease": ("disease",),
+}
+MIN_KNOWN_SHARE = 0.05  # below this share of known names the names are probably not what they seem
+MIN_KNOWN_GENES = 2
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a data set's genes and labels on the way into the model."""
+
+    matrix: str  # which values were read
+    values: str  # what they are, and how they are read
+    species: str
+    species_from: str
+    n_cells: int
+    n_genes: int
+    n_ensembl: int  # found by Ensembl id
+    n_symbol: int
+    n_ortholog: int  # mouse genes translated to their human ortholog
+    n_alias: int  # retired symbols and synonyms translated
+    n_lost: int
+    lost: tuple[str, ...]  # unknown to the vocabulary
+    lost_regulators: tuple[str, ...]  # those of them that the species' list holds
+    duplicates: tuple[str, ...]  # further columns for a gene that another column already gives
+    n_used: int  # genes the model reads
+    n_regulators: int
+    conditions: Mapping[str, str]  # slot -> what was found
+
+    def __str__(self) -> str:
+        ways = [(self.n_ensembl, "by Ensembl id"), (self.n_symbol, "by symbol")]
+        ways += [(self.n_ortholog, "by mouse ortholog"), (self.n_alias, "by alias")]
+        found = ", ".join(f"{n:,} {way}" for n, way in ways if n)
+        lines = [
+            f"read {self.matrix}: {self.values}",
+            f"species {self.species} (from {self.species_from}), {self.n_cells:,} cells",
+            f"genes {self.n_genes - self.n_lost:,} of {self.n_genes:,} known: {found}",
+        ]
+        if self.lost:
+            lines.append(f"lost {self.n_lost:,} genes: {listing(self.lost)}")
+        if self.lost_regulators:
+            lines.append(f"lost {len(self.lost_regulators)} regulators: {listing(self.lost_regulators)}")
+        if self.duplicates:
+            lines.append(
+                f"left out {len(self.duplicates):,} columns that share a gene's token: {listing(self.duplicates)}"
+            )
+        lines.append("conditions " + "; ".join(f"{slot}: {what}" for slot, what in self.conditions.items()))
+        lines.append(f"used {self.n_used:,} genes, {self.n_regulators:,} of them as regulators")
+        return "\n".join(f"sccafm: {line}" for line in lines)
+
+    def to_dict(self) -> dict:
+        """Plain values that h5ad and JSON can hold."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return plain | {"conditions": dict(self.conditions)}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An AnnData, ready for the tokenizer: which columns of which matrix, and what they are."""
+
+    matrix: Matrix
+    columns: np.ndarray  # G positions in the matrix
+    names: pd.Index  # G labels, unique
+    gene_ids: np.ndarray  # G tokens
+    symbols: np.ndarray  # G symbols in the gene's own species
+    is_tf: np.ndarray  # G bool
+    conditions: np.ndarray  # C 4 condition ids
+    species: str
+    receipt: Receipt
+    known_genes: frozenset  # labels of all genes that the vocabulary holds, used or not
+    regulator_labels: frozenset  # labels of all genes that may regulate, used or not
+    gene_key: str | None
+    survey: Survey  # of all genes of the matrix
+
+    @property
+    def digest(self) -> str:
+        """Of the gene means: tells data with other values from these."""
+        return hashlib.sha256(self.survey.mean.tobytes()).hexdigest()[:16]
+
+    def labels_of(self, adata) -> pd.Index:
+        """How this reading calls the genes of `adata`, which may be others than the matrix's (raw)."""
+        return (adata.var_names if self.gene_key is None else pd.Index(adata.var[self.gene_key])).astype(str)
+
+    def gene_table(self, vocabulary: Vocabulary) -> pd.DataFrame:
+        """What the genes are called, and which may regulate: columns symbol, gene_id, is_tf."""
+        ids = [vocabulary.gene_id(token) for token in self.gene_ids]
+        return pd.DataFrame(
+            {"symbol": self.symbols.astype(str), "gene_id": ids, "is_tf": self.is_tf}, index=self.names.rename(None)
+        )
+
+
+def read(
+    adata,
+    lexicon: Lexicon,
+    *,
+    regulators: str | Sequence[str] = "dna_binding",
+    genes: Sequence[str] | None = None,
+    n_top_genes: int | None = 2000,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    species: str | None = None,
+    condition_keys: Mapping[str, str] | None = None,
+    preprocess: str = "auto",
+) -> Reading:
+    """Read an AnnData for a model; the parameters are those of `sccafm.infer_grn`."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"expected an AnnData, got {type(adata).__name__}; anndata.AnnData(X) makes one of a matrix")
+    if isinstance(genes, str):
+        raise ValueError(f"genes must be a list of names, got the text {genes!r}; write genes=[{genes!r}]")
+    if not isinstance(condition_keys, Mapping | None):
+        raise ValueError(
+            f'condition_keys maps slots to obs columns, e.g. {{"tissue": "organ"}}; got {condition_keys!r}'
+        )
+    matrix = find_matrix(adata, layer, preprocess)
+    check_unique(adata)
+    survey = matrix.survey()
+    warn_about(matrix, survey)
+    columns = name_columns(matrix, gene_key)
+    species, species_from = find_species(adata, columns, species, condition_keys)
+    match = match_genes(columns, label_index(matrix, gene_key), species, lexicon.genes)
+    check_known(match, columns)
+    kept, duplicates = drop_duplicates(match, survey)
+    is_tf, listed = find_regulators(match, kept, regulators, lexicon, species)
+    chosen = choose_genes(match, kept, is_tf, survey, genes, n_top_genes, asked=not isinstance(regulators, str))
+    if not is_tf[chosen].any():
+        raise ValueError(
+            f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(regulators)}); pass "
+            'regulators="all" or a list of names, keep regulators in genes=, or check species='
+        )
+    condition_ids, condition_words = read_conditions(adata, lexicon, species, condition_keys)
+    lost = match.names[~match.is_known].astype(str)
+    spelled = {spell(symbol): name for symbol, name in zip(match.symbols[~match.is_known], lost, strict=True)}
+    receipt = Receipt(
+        matrix=matrix.origin,
+        values=KINDS[matrix.kind],
+        species=species,
+        species_from=species_from,
+        n_cells=adata.n_obs,
+        n_genes=len(match.names),
+        **{f"n_{way}": int((match.ways == way).sum()) for way in WAYS},
+        n_lost=len(lost),
+        lost=tuple(lost),
+        lost_regulators=tuple(name for key, name in spelled.items() if key in listed),
+        duplicates=duplicates,
+        n_used=len(chosen),
+        n_regulators=int(is_tf[chosen].sum()),
+        conditions=condition_words,
+    )
+    return Reading(
+        matrix,
+        chosen,
+        match.names[chosen],
+        match.tokens[chosen],
+        match.symbols[chosen],
+        is_tf[chosen],
+        condition_ids,
+        species,
+        receipt,
+        frozenset(match.names[match.is_known]),
+        frozenset(match.names[is_tf]),
+        gene_key,
+        survey,
+    )
+
+
+def check_unique(adata) -> None:
+    if not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()][0]
+        raise ValueError(f"cell names must be unique, {twice!r} stands twice; adata.obs_names_make_unique()")
+
+
+def warn_about(matrix: Matrix, survey: Survey) -> None:
+    if len(survey.empty):
+        cells = listing(matrix.obs_names[survey.empty])
+        warnings.warn(f"{len(survey.empty):,} cells have no counts, their networks mean nothing: {cells}", stacklevel=4)
+    if matrix.kind == "linear":
+        warnings.warn(
+            f"{matrix.origin} is normalised but not log-transformed: it is read as log1p of shares of 10,000. "
+            'If that is wrong, prepare the values yourself and pass preprocess="none"',
+            stacklevel=4,
+        )
+    elif matrix.kind == "log":
+        warnings.warn(
+            f"{matrix.origin} is normalised: it is read as it is. Counts in adata.X, adata.layers['counts'] or "
+            "adata.raw would be preferred",
+            stacklevel=4,
+        )
+
+
+def name_columns(matrix: Matrix, gene_key: str | None) -> dict[str, Iterable[object]]:
+    """Columns that may hold gene names, the labels first."""
+    var = matrix.var
+    if gene_key is not None:
+        if gene_key not in var:
+            raise KeyError(f"gene_key={gene_key!r} is no column of var; there are {list(var.columns)}")
+        return {gene_key: var[gene_key].astype(str)}
+    others = {key: var[key].astype(str) for key in NAME_COLUMNS if key in var}
+    return {"var_names": var.index.astype(str)} | others
+
+
+def label_index(matrix: Matrix, gene_key: str | None) -> pd.Index:
+    """How genes are called in the results: var_names, or the column that was asked for."""
+    labels = matrix.var.index if gene_key is None else pd.Index(matrix.var[gene_key])
+    return labels.astype(str)
+
+
+def find_species(
+    adata, columns: Mapping[str, Iterable[object]], species: str | None, condition_keys: Mapping[str, str] | None
+) -> tuple[str, str]:
+    """The one species of a data set, and what told it.
+
+    Raises
+    ------
+    ValueError
+        Two species in one object, or one that is neither human nor mouse.
+    """
+    named = (condition_keys or {}).get("species")
+    if species is not None:
+        if named is not None:
+            warnings.warn(f"condition_keys species={named!r} has no effect where species= is given", stacklevel=4)
+        return known_species([species], "species="), "species="
+    if named is not None and named not in adata.obs:
+        raise KeyError(f"condition_keys names species={named!r}, adata.obs has {list(adata.obs.columns)}")
+    for key in [named] if named else CONDITION_COLUMNS["species"]:
+        if key in adata.obs and adata.obs[key].notna().any():
+            return known_species(adata.obs[key].dropna().unique(), f"obs[{key!r}]"), f"obs[{key!r}]"
+        if key in adata.uns and isinstance(adata.uns[key], str):
+            return known_species([adata.uns[key]], f"uns[{key!r}]"), f"uns[{key!r}]"
+    for key, column in columns.items():
+        guess = guess_species(column)
+        if guess is not None:
+            return guess, f"the spelling of {key}"
+    return "human", "default: neither obs, uns nor the names tell"
+
+
+def known_species(words: Iterable[object], origin: str) -> str:
+    names = {str(word): species_name(word) for word in words}
+    unknown = [word for word, name in names.items() if name is None]
+    if unknown:
+        raise ValueError(
+            f"{origin} says {unknown[0]!r}, which is neither human nor mouse; the model knows "
+            f'{", ".join(w for s in SPECIES.values() for w in s[:2])}. Pass species="human" or "mouse" to override'
+        )
+    if len(set(names.values())) > 1:
+        raise ValueError(
+            f'{origin} holds two species {sorted(names)}: split the data, e.g. adata[adata.obs["organism"] == '
+            f'"human"], or pass species="human" to read all cells as one'
+        )
+    return next(iter(names.values()))
+
+
+def check_known(match: GeneMatch, columns: Mapping[str, Iterable[object]]) -> None:
+    known, total = int(match.is_known.sum()), len(match.names)
+    if known < max(MIN_KNOWN_GENES, MIN_KNOWN_SHARE * total):
+        raise ValueError(
+            f"only {known:,} of {total:,} genes are in the model's vocabulary. Looked at {list(columns)}, names such as "
+            f'{listing(match.names)}. Expected human or mouse symbols or Ensembl ids: pass gene_key="column of var" '
+            "that holds them, or species= if it was taken wrongly"
+        )
+
+
+def drop_duplicates(match: GeneMatch, survey: Survey) -> tuple[np.ndarray, tuple[str, ...]]:
+    """One column per gene: the best-known name, then the higher mean, then the first. Positions in file order."""
+    known = np.flatnonzero(match.is_known)
+    way = np.array([WAYS.index(w) for w in match.ways[known]], dtype=int)
+    order = known[np.lexsort((known, -survey.mean[known], way, match.tokens[known]))]
+    is_first = np.append(True, np.diff(match.tokens[order]) != 0) if len(order) else np.zeros(0, bool)
+    kept, dropped = np.sort(order[is_first]), np.sort(order[~is_first])
+    # Two kept columns of one label could not be told apart in the results.
+    twice = match.names[kept].duplicated()
+    kept, dropped = kept[~twice], np.append(dropped, kept[twice])
+    if len(dropped):
+        warnings.warn(
+            f"{len(dropped):,} columns share the model's token of a gene that is there already and are left out: "
+            f"{listing(match.names[dropped])}",
+            stacklevel=4,
+        )
+    return kept, tuple(match.names[dropped].astype(str))
+
+
+def read_conditions(
+    adata, lexicon: Lexicon, species: str, condition_keys: Mapping[str, str] | None
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Condition ids of each cell, and what to say of each slot."""
+    keys = dict(condition_keys or {})
+    unknown_slots = set(keys) - set(CONDITIONS)
+    if unknown_slots:
+        raise ValueError(f"condition_keys maps {list(CONDITIONS)} to obs columns; unknown: {sorted(unknown_slots)}")
+    columns, said = {"species": species}, {}
+    for slot in CONDITIONS:
+        if slot == "species":
+            said[slot] = species if species in lexicon.conditions else f"{species} (unknown to the model)"
+            continue
+        candidates = [keys[slot]] if slot in keys else [c for c in CONDITION_COLUMNS[slot] if c in adata.obs]
+        for key in candidates:
+            if key not in adata.obs:
+                raise KeyError(f"condition_keys names {slot}={key!r}, adata.obs has {list(adata.obs.columns)}")
+        if not candidates:
+            said[slot] = "absent"
+            continue
+        known = {key: known_words(adata.obs[key], lexicon) for key in candidates}
+        key = max(known, key=lambda k: len(known[k][0]))
+        columns[slot] = adata.obs[key]
+        words, unknown = known[key]
+        said[slot] = f"obs[{key!r}] {listing(words, 3)}" if words else f"obs[{key!r}]"
+        if unknown:
+            said[slot] += f" (unknown to the model: {listing(unknown, 3)})"
+    return lexicon.conditions.encode(columns, adata.n_obs), said
+
+
+def known_words(column: pd.Series, lexicon: Lexicon) -> tuple[list[str], list[str]]:
+    words = [str(word) for word in column.unique()]
+    return [w for w in words if w in lexicon.conditions], [w for w in words if w not in lexicon.conditions]
+
+
+def brief(regulators: str | Sequence[str]) -> str:
+    return repr(regulators) if isinstance(regulators, str) else f"a list of {len(regulators)}"

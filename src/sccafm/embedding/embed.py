@@ -1,0 +1,251 @@
+"""embed: vectors of cells and genes that know the cell's graph. Cells are read block by block, like in `infer_grn`."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sccafm._io import blocks, digest
+from sccafm.data.groups import UNASSIGNED, find_groups
+from sccafm.data.input import Reading, read
+from sccafm.data.tokenizer import tokenize
+from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
+from sccafm.embedding.result import Embedding, cell_frame, static_frame
+from sccafm.grn.annotation import storable
+from sccafm.grn.grn import GRN
+from sccafm.grn.reuse import check_grn, check_same_values, genes_to_read, stored_factors
+from sccafm.model.model import Model
+from sccafm.model.validation import as_model, check_settings, pass_size
+from sccafm.model.weights import module_hash
+from sccafm.nn import CausalEFM
+from sccafm.nn.ordering import regulatory_order, reordered
+from sccafm.types import Factors, Tokens
+
+
+def embed(
+    adata,
+    model: Model | str | Path | None = None,
+    *,
+    grn: GRN | None = None,
+    groupby: str | None = None,
+    genes: Sequence[str] | None = None,
+    n_top_genes: int | None = 2000,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    species: str | None = None,
+    condition_keys: Mapping[str, str] | None = None,
+    preprocess: str = "auto",
+    adapt: str | Adapt | None = None,
+    batch_key: str | None = None,
+    batch_size: int | str = "auto",
+    device: str = "auto",
+    key_added: str = "X_sccafm",
+    copy: bool = False,
+    progress: bool = True,
+) -> Embedding:
+    """Embed cells and genes by what regulates them.
+
+    Parameters
+    ----------
+    adata
+        As in `sccafm.infer_grn`: counts or normalised values, human or mouse, in memory or backed.
+    model
+        What `sccafm.load` returned, or takes; None: the model that ships with the library.
+    grn
+        Networks of these cells, inferred by the same model with ``keep_factors=True``: the structure module is not asked
+        again, and genes and regulators are the networks'.
+    groupby
+        Column of obs; `Embedding.genes_by_group` then has the genes' vectors in each group.
+    genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess
+        As in `sccafm.infer_grn`.
+    adapt
+        Continue training on these cells first: "5 epochs", "3 minutes" or an `sccafm.Adapt`. The model that was passed
+        stays as it is; the adapted one is `Embedding.model`.
+    batch_key
+        With `adapt`: column of obs whose differences are not to be learned (donor, plate, study).
+    batch_size
+        Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
+        answer has the same bits whatever the batch.
+    device
+        "auto", "cpu", "cuda", ...; ignored for a loaded model, which stays where it is.
+    key_added
+        Name of what is written to `adata`.
+    copy
+        Leave `adata` alone and annotate a copy, `Embedding.adata`.
+    progress
+        Print the receipt and show a bar.
+
+    Returns
+    -------
+    Embedding
+        And in `adata`: ``obsm["X_sccafm"]`` (float32, cells), ``varm["X_sccafm"]`` (float32, `Embedding.genes`; NaN for
+        genes that were not read) and ``uns["X_sccafm"]["params"]`` (run card with the receipt of the gene mapping).
+
+    Raises
+    ------
+    TypeError
+        `adata` is no AnnData.
+    ValueError, KeyError
+        Data that cannot be read, a model without an embedding module, or networks of other cells, genes or weights: the
+        message says what was expected, what came and what mends it.
+    """
+    check_settings(None, None, batch_size, genes, n_top_genes, 0)
+    adapt = read_adapt(adapt)
+    model = as_model(model, device)
+    if model.efm is None:
+        raise ValueError(
+            f"the model from {model.source} has no embedding module (efm_config.json, efm_model.safetensors); use the "
+            "bundled one, model=None, or train one: python -m sccafm.train efm"
+        )
+    check_grn(adata, grn, model, genes)
+    reading = read(
+        adata,
+        model.lexicon,
+        **genes_to_read(grn, genes),
+        n_top_genes=n_top_genes,
+        layer=layer,
+        gene_key=gene_key,
+        species=species,
+        condition_keys=condition_keys,
+        preprocess=preprocess,
+    )
+    if grn is not None:
+        check_same_values(grn, reading)
+    groups = find_groups(adata, groupby)
+    batches = find_batches(adata, batch_key, adapt)
+    if progress:
+        print(reading.receipt)
+    if adapt is not None:
+        model = dataclasses.replace(model, efm=adapt_efm(model, reading, adapt, batches, progress))
+    graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, reading, start, stop)
+    cells, sums = run(model, reading, groups, graph, pass_size(batch_size, model), progress)
+    embedding = Embedding(
+        cells=cell_frame(cells, groups.index),
+        groups=groups,
+        gene_table=reading.gene_table(model.vocabulary),
+        sums=sums,
+        static_genes=static_frame(static_vectors(model, reading), reading.names.rename(None)),
+        columns=gene_columns(model),
+        params=parameters(model, reading, adapt, batch_key),
+        model=model,
+    )
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+        object.__setattr__(embedding, "adata", adata)
+    annotate(adata, embedding, reading, key_added)
+    return embedding
+
+
+def run(
+    model: Model, reading: Reading, groups: pd.Series, graph, batch_size: int, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of all cells, and sums of the genes' over each group's: one cell is added at a time, in their order."""
+    n, codes = len(reading.matrix.obs_names), groups.cat.codes.to_numpy()
+    cells, sums = [], np.zeros((len(groups.cat.categories), len(reading.names), len(gene_columns(model))))
+    with tqdm(total=n, desc="sccafm embed", unit="cell", disable=not progress) as bar:
+        for start, stop in blocks(n, batch_size):
+            values = reading.matrix.read(start, stop, reading.columns)
+            tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
+            found = embed_tokens(model, tokens, graph, start)
+            cells.append(found[0])
+            for i, vectors in enumerate(found[1]):
+                sums[codes[start + i]] += vectors
+            bar.update(stop - start)
+    return np.concatenate(cells), sums
+
+
+@torch.inference_mode()
+def embed_tokens(model: Model, tokens: Tokens, graph, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of cells, C D, and of their genes, C G D."""
+    step = 1 if model.device.type == "cpu" else len(tokens)
+    cells, genes = [], []
+    for first in range(0, len(tokens), step):
+        part = tokens[first : first + step].to(model.device)
+        whole = graph(part) if graph is model.sfm else graph(part, start + first, start + first + len(part))
+        found = pass_cells(model.efm, part, whole.to(model.device))
+        for many, tensor in zip((cells, genes), found, strict=True):
+            many.append(tensor.float().cpu().numpy())
+    return np.concatenate(cells), np.concatenate(genes)
+
+
+def pass_cells(efm, tokens: Tokens, factors: Factors) -> tuple[Tensor, Tensor]:
+    """One pass of either kind of module: cells C D, genes C G D."""
+    if isinstance(efm, CausalEFM):
+        found = efm(tokens, factors)
+        heads = efm.source_head(found.genes), efm.target_head(found.genes)
+        return found.cells, torch.cat((found.genes, *heads), -1)
+    order = regulatory_order(factors, tokens)
+    hidden = efm(reordered(tokens, order))[:, 1:]
+    back = torch.empty_like(hidden).scatter(1, order.positions[..., None].expand_as(hidden), hidden)
+    # The published cell token sees nothing but the conditions and the values' distribution: shuffle a cell's values among
+    # its genes, and it stays. What its genes' states say is pooled instead, over those that are expressed.
+    informative = (tokens.expression > 0) & tokens.is_gene
+    informative = torch.where(informative.any(1, keepdim=True), informative, tokens.is_gene)
+    share = informative / informative.sum(1, keepdim=True)
+    return torch.einsum("cg,cgd->cd", share, back), back
+
+
+def find_batches(adata, batch_key: str | None, adapt: Adapt | None) -> np.ndarray | None:
+    if batch_key is None:
+        return None
+    if batch_key not in adata.obs:
+        raise KeyError(f"batch_key={batch_key!r} is no column of obs; there are {list(adata.obs.columns)}")
+    if adapt is None:
+        warnings.warn('batch_key has no effect without adapt=; write adapt="5 epochs"', stacklevel=3)
+        return None
+    column = adata.obs[batch_key]
+    batches = column.astype(str).where(column.notna(), UNASSIGNED).to_numpy()
+    if len(set(batches)) < 2:
+        raise ValueError(f"batch_key={batch_key!r} names a single batch, {batches[0]!r}; leave batch_key= out")
+    return batches
+
+
+def gene_columns(model: Model) -> tuple[str, ...]:
+    """What the entries of a contextual gene vector are."""
+    config = model.efm.config
+    parts = {"state": config.embed_dim}
+    if isinstance(model.efm, CausalEFM):
+        parts |= {"source": config.head_dim, "target": config.head_dim}
+    return tuple(f"{name}_{i:03d}" for name, width in parts.items() for i in range(width))
+
+
+@torch.inference_mode()
+def static_vectors(model: Model, reading: Reading) -> np.ndarray:
+    ids = torch.from_numpy(reading.gene_ids).to(model.device)
+    find: Callable = model.efm.static if isinstance(model.efm, CausalEFM) else model.efm.embedding.gene_embedding
+    return find(ids).float().cpu().numpy()
+
+
+def parameters(model: Model, reading: Reading, adapt: Adapt | None, batch_key: str | None) -> dict:
+    return {
+        "model": model.source,
+        "revision": model.revision or "",
+        "kind": "causal" if isinstance(model.efm, CausalEFM) else "published",
+        "weights_hash": model.weights_hash,
+        "efm_hash": module_hash(model.efm),
+        "version": version("sccafm"),
+        "torch": torch.__version__,
+        "device": str(model.device),
+        "genes": digest(*reading.names),
+        "adapt": {} if adapt is None else dataclasses.asdict(adapt),
+        "batch_key": batch_key or "",
+        "receipt": reading.receipt.to_dict(),
+    }
+
+
+def annotate(adata, embedding: Embedding, reading: Reading, key: str) -> None:
+    """Write the vectors into the AnnData."""
+    adata.obsm[key] = embedding.cells.to_numpy(copy=True)
+    place = pd.Series(np.arange(len(reading.names)), index=reading.names).reindex(reading.labels_of(adata))
+    vectors = np.full((len(place), len(embedding.columns)), np.nan, dtype=np.float32)
+    found = place.notna().to_numpy()
+    vectors[found] = embedding.genes.to_numpy()[place[found].astype(int)]
+    adata.varm[key] = vectors
+    adata.uns[key] = {"params": storable(embedding.params)}

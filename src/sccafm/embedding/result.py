@@ -1,0 +1,116 @@
+"""Embedding: vectors of the cells and genes of one data set, in memory and on disk."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from sccafm._io import new_folder, write_table, write_whole
+from sccafm.data.groups import ALL
+from sccafm.model.model import Model
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Vectors of the cells and genes of one data set. Made by `sccafm.embed` and `sccafm.read_embedding`."""
+
+    cells: pd.DataFrame  # cells x width, float32
+    groups: pd.Series  # group of each cell, categorical; "all" without groupby
+    gene_table: pd.DataFrame = field(repr=False)  # index name; columns symbol, gene_id, is_tf
+    sums: np.ndarray = field(repr=False)  # groups G width float64: contextual vectors, summed over a group's cells
+    static_genes: pd.DataFrame = field(repr=False)  # G x width, the gene's vector whatever the cell
+    columns: tuple[str, ...] = field(repr=False)  # what the entries of a contextual gene vector are
+    params: dict = field(repr=False)  # run card
+    model: Model | None = field(default=None, repr=False)  # what embedded them, adapted where that was asked for
+    adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __repr__(self) -> str:
+        groups = (
+            "" if self.groups.name == ALL else f", groups of {self.groups.name}: {list(self.groups.cat.categories)}"
+        )
+        return (
+            f"Embedding of {len(self):,} cells ({self.cells.shape[1]} wide) and {len(self.gene_table):,} genes "
+            f"({len(self.columns)} wide){groups}; {self.params['kind']} module of model {self.params['model']}"
+        )
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """Contextual vector of each gene, mean over all cells: genes x width, float32.
+
+        Columns `state_*` say what the gene is in these cells; with this library's module `source_*` and `target_*` say what
+        it would regulate and what regulates it: ``source @ target.T`` for the regulators' rows (``gene_table["is_tf"]``). Source
+        vectors of other genes were hardly trained and mean little.
+        """
+        return self._frame(self.sums.sum(0) / len(self))
+
+    @cached_property
+    def genes_by_group(self) -> dict[str, pd.DataFrame]:
+        """The same as a mean over each group's cells."""
+        counts = self.groups.value_counts(sort=False)
+        return {name: self._frame(self.sums[i] / counts[name]) for i, name in enumerate(self.groups.cat.categories)}
+
+    def _frame(self, values: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(values.astype(np.float32), self.gene_table.index, list(self.columns))
+
+    def write(self, folder: str | Path) -> Path:
+        """Write to a folder that is new or empty: parquet, safetensors, JSON. `sccafm.read_embedding` reads it."""
+        folder = new_folder(folder)
+        arrays = {"cells": self.cells.to_numpy(), "gene_sums": self.sums, "static_genes": self.static_genes.to_numpy()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        labels = pd.DataFrame({"cell": self.cells.index.astype(str), "group": self.groups.array})
+        write_table(labels, folder / "cells.parquet")
+        write_table(self.gene_table.rename_axis("name").reset_index(), folder / "genes.parquet")
+        write_whole(folder / "vectors.safetensors", lambda p: save_file(arrays, p))
+        header = {"format": FORMAT, "groupby": self.groups.name, "columns": list(self.columns), "params": self.params}
+        write_whole(folder / "embedding.json", lambda p: p.write_text(json.dumps(header, indent=1) + "\n"))
+        return folder
+
+
+def read_embedding(folder: str | Path) -> Embedding:
+    """Read what `Embedding.write` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no embedding.
+    ValueError
+        It was written by another version.
+    """
+    folder = Path(folder)
+    path = folder / "embedding.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no embedding: it has no embedding.json")
+    header = json.loads(path.read_text())
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} has the format {header.get('format')}, this version reads {FORMAT}; embed again")
+    arrays = load_file(folder / "vectors.safetensors")
+    labels = pd.read_parquet(folder / "cells.parquet")
+    genes = pd.read_parquet(folder / "genes.parquet").set_index("name").rename_axis(None)
+    cells = pd.Index(labels["cell"]).rename(None)
+    groups = labels["group"].astype("category").set_axis(cells).rename(header["groupby"])
+    return Embedding(
+        cells=cell_frame(arrays["cells"], cells),
+        groups=groups,
+        gene_table=genes,
+        sums=arrays["gene_sums"],
+        static_genes=static_frame(arrays["static_genes"], genes.index),
+        columns=tuple(header["columns"]),
+        params=header["params"],
+    )
+
+
+def cell_frame(values: np.ndarray, cells: pd.Index) -> pd.DataFrame:
+    return pd.DataFrame(values, cells, [f"cell_{i:03d}" for i in range(values.shape[1])])
+
+
+def static_frame(values: np.ndarray, names: pd.Index) -> pd.DataFrame:
+    return pd.DataFrame(values, names, [f"static_{i:03d}" for i in range(values.shape[1])])

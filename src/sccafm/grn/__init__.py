@@ -1,0 +1,1 @@
+"""Per-cell networks: inference, result, storage, contexts, provenance."""

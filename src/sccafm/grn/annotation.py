@@ -1,0 +1,37 @@
+"""What an AnnData is told of its networks."""
+
+import json
+
+import pandas as pd
+
+from sccafm.data.groups import ALL
+from sccafm.data.input import Reading
+from sccafm.grn.grn import GRN
+
+POPULATION_EDGES = 10_000  # edges of the population network that uns keeps per group
+
+
+def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
+    """Write the results that belong to cells and genes into the AnnData."""
+    own = grn.own_arrays()  # what is done to one later does not change the other
+    adata.obsm[f"X_{key}_sfm"] = own["summary"]
+    adata.obsm[f"{key}_context"] = pd.DataFrame(own["context"], grn.cells.copy(), grn.context.columns, copy=False)
+    adata.obs[f"{key}_context"] = grn.context_label.array
+    adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
+    if "ood" in grn.arrays:
+        adata.obs[f"{key}_ood"] = grn.ood.to_numpy()
+    labels = reading.labels_of(adata)
+    adata.var["is_tf"] = labels.isin(reading.regulator_labels)
+    adata.var[f"{key}_in_vocab"] = labels.isin(reading.known_genes)
+    network = grn.pool(POPULATION_EDGES)
+    for column in ("group", "source", "target", "prior_sources"):
+        network[column] = network[column].astype(str)
+    first = ["source", "target", "weight"]
+    network = network[first + [column for column in network if column not in first]]
+    network = network if grn.groups.name != ALL else network.drop(columns="group")
+    adata.uns[key] = {"grn": network, "params": storable(grn.params)}
+
+
+def storable(params: dict) -> dict:
+    """h5ad holds no None: what is unset becomes an empty text."""
+    return json.loads(json.dumps(params), object_hook=lambda d: {k: "" if v is None else v for k, v in d.items()})

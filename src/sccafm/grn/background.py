@@ -1,0 +1,69 @@
+"""What is found out about a data set before its cells are read: scores in permuted cells, prior and sign of each pair."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sccafm.confidence.permutation import SAMPLE_CELLS as NULL_SAMPLE
+from sccafm.confidence.permutation import Null, fit_null, permuted_cells, sample_cells
+from sccafm.confidence.signs import SAMPLE_CELLS as SIGN_SAMPLE
+from sccafm.confidence.signs import infer_signs
+from sccafm.data.input import Reading
+from sccafm.data.tokenizer import tokenize
+from sccafm.grn.edges import self_edges
+from sccafm.grn.pairs import Pairs
+from sccafm.model.forward import factors_of
+from sccafm.model.model import Model
+from sccafm.reference.bundle import Lexicon
+
+
+class Sample(NamedTuple):
+    """Some cells of a data set that their names choose, so that neither their order nor a seed does."""
+
+    values: np.ndarray  # C G
+    conditions: np.ndarray  # C 4
+
+
+def read_sample(reading: Reading, size: int = max(NULL_SAMPLE, SIGN_SAMPLE)) -> Sample:
+    cells = sample_cells(reading.matrix.obs_names, size)
+    values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns) for c in cells])
+    return Sample(values, reading.conditions[cells])
+
+
+def find_null(model: Model, reading: Reading, sample: Sample, n: int) -> Null | None:
+    """Scores of the model in `n` permuted cells of a data set; None for n = 0."""
+    if n == 0:
+        return None
+    permuted = permuted_cells(sample.values[:NULL_SAMPLE], n)
+    conditions = sample.conditions[np.arange(n) % len(sample.conditions)]
+    tokens = tokenize(permuted, reading.gene_ids, reading.is_tf, conditions)
+    found = [factors_of(model.sfm, tokens[i : i + 1], reading.is_tf)[:2] for i in range(n)]
+    scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
+    return fit_null(scores, self_edges(reading))
+
+
+def find_pairs(model: Model, reading: Reading, values: np.ndarray, null: Null | None) -> Pairs:
+    """What is known of each pair before all cells are read; `values` are those of a sample, C G."""
+    fitted = None if model.calibration is None else model.calibration.signs
+    sign = infer_signs(values[:SIGN_SAMPLE], reading.gene_ids, reading.is_tf, model.lexicon, fitted)
+    in_prior, sources, names = prior_matrix(model.lexicon, reading)
+    unknown = np.full(in_prior.shape, np.nan, np.float32)
+    moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
+    return Pairs(in_prior, sources, names, sign, *moments)
+
+
+def prior_matrix(lexicon: Lexicon, reading: Reading) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Which regulator-target pairs the prior network holds (T G bool), and codes and names of their sources."""
+    tokens = pd.Index(reading.gene_ids)
+    edges = lexicon.prior_tokens
+    rows = tokens[reading.is_tf].get_indexer(edges["source"])
+    columns = tokens.get_indexer(edges["target"])
+    both = (rows >= 0) & (columns >= 0)
+    held = np.zeros((int(reading.is_tf.sum()), len(tokens)), dtype=bool)
+    held[rows[both], columns[both]] = True
+    said = edges["sources"].fillna("").astype(str) if "sources" in edges else pd.Series("", index=edges.index)
+    names = ("", *sorted(set(said) - {""}))
+    codes = np.zeros(held.shape, dtype=np.int16)
+    codes[rows[both], columns[both]] = pd.Index(names).get_indexer(said)[both]
+    return held, codes, names

@@ -1,0 +1,263 @@
+"""Networks on disk: parts that appear whole or not at all, so that a run can be killed and taken up again.
+
+A folder holds
+
+    grn.json                what was run; "complete" once every part is there
+    genes.parquet           name, symbol, gene_id, is_tf
+    cells.parquet           cell, group
+    obs.parquet             annotation of the cells, as it was in the AnnData
+    edges.parquet           edge, source, target, sign, in_prior, prior_sources, null_mean, null_sd: what the edge
+                            numbers mean, and what is known of a pair whatever the cell
+    parts/00000.parquet     cell, edge, weight, confidence, qvalue of some cells: positions in the two tables
+    arrays/context.npy      a row per cell: context, summary, strengths and regulator_expression (and ood and factors, where
+                            there are any); filled part by part
+    sums.safetensors        running sums over the cells read so far, per group
+
+and reads with pandas, polars or DuckDB as it is: join `parts/*.parquet` with `edges.parquet` on `edge`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from sccafm._io import write_table, write_whole
+
+FORMAT = 3
+PART_CELLS = 500  # cells of one part
+SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
+ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for
+EDGE_TYPES = {name: np.int32 for name in ("cell", "edge")} | {
+    name: np.float32 for name in ("weight", "confidence", "qvalue")
+}
+
+
+@dataclass(frozen=True)
+class CellEdges:
+    """Edges of some cells, cell by cell, within a cell in regulator-major order."""
+
+    cell: np.ndarray  # int32, position of the cell
+    edge: np.ndarray  # int32, regulator position * G + target position
+    weight: np.ndarray  # float32
+    confidence: np.ndarray  # float32, NaN without a calibration
+    qvalue: np.ndarray  # float32, NaN without a null
+
+    def __len__(self) -> int:
+        return len(self.edge)
+
+    def of(self, cells: np.ndarray) -> "CellEdges":
+        """Edges of chosen cells, in the order asked for."""
+        starts, stops = np.searchsorted(self.cell, cells, "left"), np.searchsorted(self.cell, cells, "right")
+        rows = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)] or [np.arange(0)])
+        return CellEdges(*(getattr(self, name)[rows] for name in EDGE_TYPES))
+
+    @staticmethod
+    def join(many: list["CellEdges"]) -> "CellEdges":
+        many = many or [CellEdges(*(np.zeros(0, kind) for kind in EDGE_TYPES.values()))]
+        return CellEdges(*(np.concatenate([getattr(e, name) for e in many]) for name in EDGE_TYPES))
+
+
+@dataclass(frozen=True)
+class StoredEdges:
+    """The same, read from a folder when asked for."""
+
+    folder: Path
+    n_cells: int
+
+    def __len__(self) -> int:
+        return sum(pq.ParquetFile(path).metadata.num_rows for path in self._paths())
+
+    def of(self, cells: np.ndarray) -> CellEdges:
+        found = {}
+        for part in np.unique(cells // PART_CELLS):
+            wanted = cells[cells // PART_CELLS == part]
+            found[part] = read_edges(part_path(self.folder, part, "parquet"), np.unique(wanted))
+        return CellEdges.join([found[c // PART_CELLS].of(np.array([c])) for c in cells])
+
+    def _paths(self) -> list[Path]:
+        return [part_path(self.folder, part, "parquet") for part in range(n_parts(self.n_cells))]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was inferred of consecutive cells."""
+
+    edges: CellEdges
+    arrays: dict[str, np.ndarray]  # context, summary, and factors where kept; first axis is the cell
+
+
+def n_parts(n_cells: int) -> int:
+    return -(-n_cells // PART_CELLS)
+
+
+def part_path(folder: Path, part: int, kind: str) -> Path:
+    return folder / "parts" / f"{part:05d}.{kind}"
+
+
+def write_edges(edges: CellEdges, path: Path) -> None:
+    """Delta-coded integers, split float bytes, and dictionaries of the few values of confidence and qvalue."""
+    schema = pa.schema([(name, pa.from_numpy_dtype(kind)) for name, kind in EDGE_TYPES.items()])
+
+    def write(partial: Path) -> None:
+        encoding = {"cell": "DELTA_BINARY_PACKED", "edge": "DELTA_BINARY_PACKED", "weight": "BYTE_STREAM_SPLIT"}
+        packed = ["confidence", "qvalue"]
+        with pq.ParquetWriter(
+            partial, schema, compression="zstd", use_dictionary=packed, column_encoding=encoding
+        ) as writer:
+            first, last = (edges.cell[0], edges.cell[-1]) if len(edges) else (0, -1)
+            for start in range(first, last + 1, ROW_GROUP_CELLS):
+                rows = slice(*np.searchsorted(edges.cell, (start, start + ROW_GROUP_CELLS)))
+                columns = [getattr(edges, name)[rows] for name in EDGE_TYPES]
+                if len(columns[0]):  # a row group of nothing has no statistics to find it by
+                    writer.write_table(pa.table([pa.array(c) for c in columns], schema=schema))
+
+    write_whole(path, write)
+
+
+def read_edges(path: Path, cells: np.ndarray) -> CellEdges:
+    """Edges of some cells of one part; only the row groups that hold them are read."""
+    file = pq.ParquetFile(path)
+    groups = []
+    for number in range(file.metadata.num_row_groups):
+        statistics = file.metadata.row_group(number).column(0).statistics
+        if len(cells) and np.any((cells >= statistics.min) & (cells <= statistics.max)):
+            groups.append(number)
+    table = file.read_row_groups(groups)
+    return CellEdges(*(table.column(name).to_numpy() for name in EDGE_TYPES)).of(cells)
+
+
+class Store:
+    """A folder that takes the parts of one run.
+
+    Parameters
+    ----------
+    folder
+        Made if absent. A folder with an unfinished run of the same header is taken up where it ended.
+    header
+        What was run: "run" tells one run from another, "params" is the run card.
+    tables
+        "genes", "cells" and "edges".
+
+    Raises
+    ------
+    ValueError
+        The folder holds something else, or another run.
+    """
+
+    def __init__(self, folder: str | Path, header: dict, tables: dict[str, pd.DataFrame]):
+        self.folder = Path(folder)
+        self.header = header
+        self.n_cells = len(tables["cells"])
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"store={str(folder)!r} is a file; give a folder")
+        if (self.folder / "grn.json").exists():
+            found = read_header(self.folder)
+            self._check_same(found)
+            self.header = header | {"params": found["params"]}  # the run card tells where the first part was made
+        elif self.folder.exists() and any(path.suffix != ".partial" for path in self.folder.iterdir()):
+            raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_header(complete=False)  # first: a run killed while the tables are written is taken up too
+        for name in ("parts", "arrays"):
+            (self.folder / name).mkdir(exist_ok=True)
+        for name, table in tables.items():
+            if not (self.folder / f"{name}.parquet").exists():
+                write_table(table, self.folder / f"{name}.parquet")
+
+    @property
+    def params(self) -> dict:
+        return self.header["params"]
+
+    def _check_same(self, found: dict) -> None:
+        differing = sorted(k for k, v in self.header["run"].items() if found["run"].get(k) != v)
+        if differing:
+            said = "; ".join(f"{k}: there {found['run'].get(k)}, here {self.header['run'][k]}" for k in differing)
+            raise ValueError(
+                f"store={str(self.folder)!r} belongs to another run ({said}). Give a new folder, or remove this one"
+            )
+
+    def _write_header(self, complete: bool) -> None:
+        text = json.dumps(self.header | {"format": FORMAT, "part_cells": PART_CELLS, "complete": complete}, indent=1)
+        write_whole(self.folder / "grn.json", lambda p: p.write_text(text + "\n"))
+
+    def finished(self) -> tuple[int, dict[str, np.ndarray] | None]:
+        """Number of parts that are done, and the running sums after them."""
+        path = self.folder / "sums.safetensors"
+        if not path.exists():
+            return 0, None
+        with safe_open(path, "np") as file:
+            done = int(file.metadata()["parts"])
+        return done, load_file(path)
+
+    def add(self, number: int, part: Part, sums: dict[str, np.ndarray]) -> None:
+        """Write one part, then the sums that include it: only the last step counts the part as done.
+
+        Sums larger than `SUMS_BYTES` are not written after every part; those of a later part count it.
+        """
+        write_edges(part.edges, part_path(self.folder, number, "parquet"))
+        for name, rows in part.arrays.items():
+            self._write_rows(array_path(self.folder, name), number * PART_CELLS, rows)
+        every = -(-sum(array.nbytes for array in sums.values()) // SUMS_BYTES)
+        last = n_parts(self.n_cells) - 1
+        if number == last or (number + 1) % every == 0:
+            done = {"parts": str(number + 1)}
+            write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
+
+    def _write_rows(self, path: Path, start: int, rows: np.ndarray) -> None:
+        if not path.exists():
+            shape = (self.n_cells, *rows.shape[1:])
+            write_whole(path, lambda p: np.lib.format.open_memmap(p, "w+", rows.dtype, shape))
+        array = np.lib.format.open_memmap(path, "r+")
+        array[start : start + len(rows)] = rows
+        array.flush()
+
+    def complete(self) -> None:
+        self._write_header(complete=True)
+
+
+def read_header(folder: Path) -> dict:
+    path = folder / "grn.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no networks: it has no grn.json")
+    try:
+        header = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); infer the networks again into a new folder") from error
+    layout = {"format": FORMAT, "part_cells": PART_CELLS}
+    if any(header.get(key) != value for key, value in layout.items()):
+        raise ValueError(f"{path} has the layout { ({k: header.get(k) for k in layout}) }, this version reads {layout}")
+    return header
+
+
+def read_obs(path: Path, cells: pd.Index) -> pd.DataFrame:
+    """Annotation of the cells; a file without columns has no rows either."""
+    found = pd.read_parquet(path)
+    return found.set_axis(cells) if len(found.columns) else pd.DataFrame(index=cells)
+
+
+def array_path(folder: Path, name: str) -> Path:
+    return folder / "arrays" / f"{name}.npy"
+
+
+def map_array(folder: Path, name: str) -> np.ndarray:
+    """One array of all cells, read from disk where it is looked at; what is written to it stays in memory."""
+    return np.load(array_path(folder, name), mmap_mode="c").view(np.ndarray)
+
+
+def array_names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "arrays").glob("*.npy"))
+
+
+def stored_results(folder: Path, n_cells: int) -> dict[str, object]:
+    """What of a finished run stays on disk until it is asked for."""
+    return {
+        "edges": StoredEdges(folder, n_cells),
+        "arrays": {name: map_array(folder, name) for name in array_names(folder)},
+    }

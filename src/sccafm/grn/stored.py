@@ -1,0 +1,45 @@
+"""Reads networks from disk."""
+
+from pathlib import Path
+
+import pandas as pd
+from safetensors.numpy import load_file
+
+from sccafm.data.groups import ALL
+from sccafm.grn.grn import GRN
+from sccafm.grn.pairs import pairs_of
+from sccafm.grn.storage import read_header, read_obs, stored_results
+
+
+def read_grn(folder: str | Path) -> GRN:
+    """Read networks that `GRN.write` or ``infer_grn(store=...)`` wrote; edges and arrays stay on disk until asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no networks.
+    ValueError
+        The run that wrote them has not finished.
+    """
+    folder = Path(folder)
+    header = read_header(folder)
+    if not header["complete"]:
+        raise ValueError(f"{folder} holds an unfinished run; call infer_grn with the same arguments again to finish it")
+    genes = pd.read_parquet(folder / "genes.parquet").set_index("name")
+    cells = pd.read_parquet(folder / "cells.parquet")
+    columns = ["in_prior", "prior_sources", "sign", "null_mean", "null_sd"]
+    pairs = pairs_of(
+        pd.read_parquet(folder / "edges.parquet", columns=columns), len(genes), header["run"]["null_cells"]
+    )
+    groups = cells["group"].astype("category")
+    obs = folder / "obs.parquet"
+    return GRN(
+        cells=pd.Index(cells["cell"]).rename(None),
+        genes=genes.rename_axis(None),
+        groups=groups.set_axis(cells["cell"]).rename_axis(None).rename(header["run"]["groupby"] or ALL),
+        pairs=pairs,
+        sums=load_file(folder / "sums.safetensors"),
+        params=header["params"],
+        obs=read_obs(obs, pd.Index(cells["cell"]).rename(None)) if obs.exists() else None,
+        **stored_results(folder, len(cells)),
+    )

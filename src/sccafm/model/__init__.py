@@ -1,0 +1,1 @@
+"""Loaded models: layout of releases, weights, forward pass, validation of settings."""

@@ -1,0 +1,46 @@
+"""What `infer_grn` and `embed` are handed beside the data: settings are checked, and a model is found."""
+
+import numbers
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sccafm.model.model import Model, load, load_cached
+
+
+def check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells) -> None:
+    if (
+        isinstance(null_cells, bool)
+        or not isinstance(null_cells, (int, np.integer))
+        or 0 < null_cells < 8
+        or null_cells < 0
+    ):
+        raise ValueError(f"null_cells must be 0 or a whole number of at least 8, got {null_cells!r}")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
+        raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
+    if min_weight is not None and not (isinstance(min_weight, numbers.Real) and 0 <= min_weight <= 1):
+        raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
+    if batch_size != "auto" and (batch_size is True or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
+    if n_top_genes is not None and (isinstance(n_top_genes, bool) or not isinstance(n_top_genes, (int, np.integer))):
+        raise ValueError(f"n_top_genes must be a whole number or None for every gene, got {n_top_genes!r}")
+    if genes is not None and n_top_genes not in (None, 2000):
+        warnings.warn("n_top_genes has no effect where genes= names the genes to read", stacklevel=3)
+
+
+def as_model(model: Model | str | Path | None, device: str) -> Model:
+    if isinstance(model, Model):
+        if device != "auto" and torch.device(device) != model.device:
+            warnings.warn(f"device={device!r} has no effect: the loaded model is on {model.device}", stacklevel=3)
+        return model
+    if model is None:
+        return load_cached(None, str(device))
+    return load(model, device=device)
+
+
+def pass_size(batch_size: int | str, model: Model) -> int:
+    if batch_size != "auto":
+        return int(batch_size)
+    return 64 if model.device.type == "cpu" else 32

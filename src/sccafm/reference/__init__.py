@@ -1,0 +1,1 @@
+"""What is known of genes and conditions: vocabulary, names, regulators, prior network, orthologs."""
