@@ -239,6 +239,20 @@ def test_doors():
         compare(grn, STIM, sample_key="donor", min_cells=99)
 
 
+def test_cells_without_a_donor_or_a_group_are_counted():
+    levels, weights, obs = study()
+    obs.loc[:2, "donor"] = None
+    obs.loc[100:101, "kind"] = None
+    grn = made_grn(levels, weights, obs)
+    donors, groups = (
+        "left out 3 of 240 cells without a donor in 'donor'",
+        "left out 2 cells of the contrast without a group",
+    )
+    with pytest.warns(UserWarning, match=donors), pytest.warns(UserWarning, match=groups):
+        found = compare(grn, STIM, sample_key="donor", groupby="kind")
+    assert found.design[["test_cells", "reference_cells"]].to_numpy().sum() == 235
+
+
 def test_one_donor_a_side_is_refused():
     grn = made_grn(*study(2, is_paired=False))
     with pytest.raises(ValueError, match="no group has two on each side \\(at most 1 and 1\\)"):

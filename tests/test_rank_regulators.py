@@ -100,6 +100,16 @@ def test_one_donor_has_an_effect_and_no_interval(grn):
     assert table["specificity"].notna().all() and table["specificity_low"].isna().all()
 
 
+def test_cells_without_a_donor_count_for_no_donor(grn):
+    donors = grn.obs["donor"].astype(object).where(np.arange(60) % 7 > 0)
+    with pytest.warns(UserWarning, match="left out 9 of 60 cells without a donor"):
+        found = rank_regulators(grn, "kind", sample_key=donors).set_index(["group", "regulator"])
+    log = np.log2(grn.strengths["r0"] + 0.01 * np.median(grn.strengths))
+    means = log.groupby([donors, grn.obs["kind"]]).mean().unstack()
+    expected = (means["a"] - (means["b"] + means["c"]) / 2).mean()
+    assert found.loc[("a", "r0"), "specificity"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_auroc_equals_counting_pairs():
     values, codes = RNG.integers(0, 4, (30, 2)).astype(float), RNG.integers(0, 3, 30)
     found = group_auroc(values, codes, 3)

@@ -14,7 +14,7 @@ from sccafm.grn.grn import GRN
 from sccafm.tl.designs import Design, find_condition, find_design
 from sccafm.tl.group_statistics import group_auroc
 from sccafm.tl.mean_networks import mean_networks
-from sccafm.tl.shared import check_grn, column, log_strength, obs_of
+from sccafm.tl.shared import check_grn, column, donors_of, log_strength, obs_of
 
 FDR = 0.05  # of the counts that a comparison prints
 SHARE_OFFSET = 1e-3  # added to a context's share before the logarithm
@@ -133,9 +133,12 @@ def compare(
     condition = find_condition(contrast, condition_key, obs, grn.cells, column)
     side = condition.map({str(contrast[0]): 0, str(contrast[1]): 1}).astype(float).to_numpy()
     groups = pd.Series(ALL, grn.cells) if groupby is None else column(groupby, obs, grn.cells, "groupby")
-    samples = None if sample_key is None else column(sample_key, obs, grn.cells, "sample_key")
+    samples = None if sample_key is None else donors_of(sample_key, obs, grn.cells)
     cells = pd.DataFrame({"group": groups.astype("category"), "side": side}, index=grn.cells)
-    cells["sample"] = "all cells" if samples is None else samples.astype("object")
+    cells["sample"] = "all cells" if samples is None else samples
+    lost = int((cells["group"].isna() & cells["side"].notna()).sum())
+    if lost:
+        warnings.warn(f"left out {lost:,} cells of the contrast without a group in {groups.name!r}", stacklevel=2)
     units, unit_of = find_units(cells, 1 if samples is None else min_cells)
     designs = find_designs(units, cells["group"].cat.categories, samples is not None, min_cells)
     notes = [] if samples is not None else [DESCRIPTIVE]

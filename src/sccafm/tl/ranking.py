@@ -13,7 +13,7 @@ from sccafm.evaluate.baselines import expression as expression_of
 from sccafm.grn.grn import GRN
 from sccafm.tl.group_statistics import beside_others, beside_others_by_sample, group_auroc, group_moments, long_table
 from sccafm.tl.mean_networks import mean_networks
-from sccafm.tl.shared import check_grn, column, log_strength, obs_of, several_groups
+from sccafm.tl.shared import check_grn, column, donors_of, log_strength, obs_of, several_groups
 
 MIN_CELLS = 3
 
@@ -94,8 +94,9 @@ def rank_regulators(
     if sample_key is None:
         compared = beside_others(*group_moments(found.values, codes, len(names)))
     else:
-        samples = column(sample_key, found.obs, found.cells, "sample_key").astype(str).to_numpy()
-        compared = beside_others_by_sample(found.values, codes, len(names), samples)
+        samples = donors_of(sample_key, found.obs, found.cells)
+        held = samples.notna().to_numpy()
+        compared = beside_others_by_sample(found.values[held], codes[held], len(names), samples[held].to_numpy())
     detected = np.where(np.isnan(found.expression), np.nan, found.expression > 0)
     seen = {"strength": found.strength, "detection": detected, "expression": found.expression}
     mean = {k: np.stack([a[codes == g].mean(0) for g in range(len(names))]) for k, a in seen.items()}

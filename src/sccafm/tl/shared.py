@@ -55,6 +55,15 @@ def column(name: str | pd.Series | Iterable, obs: pd.DataFrame | None, cells: pd
         raise KeyError(f"{parameter}: {error.args[0]}") from None
 
 
+def donors_of(sample_key: str | pd.Series | Iterable, obs: pd.DataFrame | None, cells: pd.Index) -> pd.Series:
+    """Donor of each cell as text; missing ones stay missing, with a warning."""
+    found = column(sample_key, obs, cells, "sample_key")
+    missing = int(found.isna().sum())
+    if missing:
+        warnings.warn(f"left out {missing:,} of {len(found):,} cells without a donor in {found.name!r}", stacklevel=3)
+    return found.astype(object).map(str, na_action="ignore")
+
+
 def several_groups(labels: pd.Series, least: int, parameter: str) -> pd.Series:
     """Groups of at least `least` cells; smaller ones become missing, with a warning.
 

@@ -12,7 +12,7 @@ from sccafm.grn.factors import unpack_factors
 from sccafm.grn.grn import GRN
 from sccafm.grn.regrouping import NOT_KEPT
 from sccafm.tl.comparison import EDGE_OFFSET
-from sccafm.tl.shared import check_grn, column, log_strength, obs_of
+from sccafm.tl.shared import check_grn, column, donors_of, log_strength, obs_of
 from sccafm.tl.smoothing import Smoother, choose_penalty, curves, make_smoother, switches
 
 MIN_CELLS = 30
@@ -115,9 +115,7 @@ def trajectory(
     cells = followed(grn, branch, obs)
     time = times(pseudotime, obs, grn.cells, cells)
     smoother = make_smoother(time)
-    donors = (
-        None if sample_key is None else column(sample_key, obs, grn.cells, "sample_key").astype(str).to_numpy()[cells]
-    )
+    donors = None if sample_key is None else donors_of(sample_key, obs, grn.cells).to_numpy()[cells]
     samples = resamples(len(cells), donors, n_bootstrap, random_state)
     values = log_strength(grn.strengths.to_numpy()[cells])
     regulators, shown = follow(smoother, values, samples, {"regulator": grn.regulators.to_numpy()}, "log2_strength")
@@ -177,7 +175,7 @@ def resamples(n: int, donors: np.ndarray | None, size: int, random_state: int) -
     rng = np.random.default_rng(random_state)
     if donors is None:
         return [rng.integers(n, size=n) for _ in range(size)]
-    of = [np.flatnonzero(donors == donor) for donor in np.unique(donors)]
+    of = [np.flatnonzero(donors == donor) for donor in pd.unique(donors[pd.notna(donors)])]
     if len(of) < 2:
         raise ValueError("sample_key names one donor; intervals over donors need two: leave it out to resample cells")
     return [np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))]) for _ in range(size)]
