@@ -120,6 +120,12 @@ def test_switch_of_a_line_is_its_middle():
     assert direction.tolist() == [1, -1, 1, 1]
 
 
+def test_nothing_drives_cells_in_random_order():
+    grn, time = lineage()
+    found = trajectory(grn, np.random.default_rng(5).permutation(time), n_bootstrap=0)
+    assert found.drivers == [] and found.edges is None and "no driver" in repr(found)
+
+
 def test_a_branch_is_followed_alone():
     grn, time = lineage()
     late = time > 0.5

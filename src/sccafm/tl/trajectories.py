@@ -10,7 +10,6 @@ from anndata import AnnData
 from sccafm._io import blocks
 from sccafm.grn.factors import unpack_factors
 from sccafm.grn.grn import GRN
-from sccafm.grn.regrouping import NOT_KEPT
 from sccafm.tl.comparison import EDGE_OFFSET
 from sccafm.tl.shared import check_grn, column, donors_of, log_strength, obs_of
 from sccafm.tl.smoothing import Smoother, choose_penalty, curves, make_smoother, switches
@@ -39,7 +38,10 @@ class Trajectory:
 
     def __repr__(self) -> str:
         shown = self.regulators[self.regulators["is_driver"]].sort_values("switch", kind="stable").head(8)
-        lines = [f"{self.n_cells:,} cells along pseudotime; {len(self.drivers)} drivers, first to switch:"]
+        n = len(self.drivers)
+        lines = [
+            f"{self.n_cells:,} cells along pseudotime; " + (f"{n} drivers, first to switch:" if n else "no driver")
+        ]
         lines += [
             f"  {r.regulator} {'up' if r.direction > 0 else 'down'} at {r.switch:.3g} [{r.switch_low:.3g}, {r.switch_high:.3g}]"
             for r in shown.itertuples()
@@ -54,6 +56,7 @@ def trajectory(
     branch: str | pd.Series | Iterable[bool] | None = None,
     sample_key: str | pd.Series | None = None,
     n_drivers: int = 20,
+    min_r2: float = 0.02,
     n_edges: int = 200,
     n_bootstrap: int = 100,
     adata: AnnData | None = None,
@@ -79,7 +82,9 @@ def trajectory(
     sample_key
         Donors to resample instead of cells.
     n_drivers
-        Regulators to call drivers: those with the largest product of change and R squared.
+        Regulators to call drivers, at most: those with the largest product of change and R squared.
+    min_r2
+        R squared that a driver needs.
     n_edges
         Edges of the drivers to tell, chosen likewise. 0: none. Needs ``keep_factors=True``.
     n_bootstrap
@@ -121,15 +126,14 @@ def trajectory(
     regulators, shown = follow(smoother, values, samples, {"regulator": grn.regulators.to_numpy()}, "log2_strength")
     worth = regulators["change"] * regulators["r2"].clip(lower=0)
     order = np.argsort(-worth, kind="stable")
-    regulators["is_driver"] = False
-    regulators.loc[order[:n_drivers], "is_driver"] = True
+    drivers = [i for i in order[:n_drivers] if regulators["r2"].iloc[i] >= min_r2]
+    regulators["is_driver"] = np.isin(np.arange(len(regulators)), drivers)
     edges = edge_curves = None
     notes = []
     if n_edges and "u_index" not in grn.arrays:
-        notes.append(f"edges are not followed: there are no {NOT_KEPT['scores'].split(':')[0]} of single cells; "
-                     "infer with keep_factors=True")  # fmt: skip
-    elif n_edges:
-        chosen = strongest_changes(grn, cells, smoother, np.sort(order[:n_drivers]), n_edges)
+        notes.append("edges are not followed: the scores of cells were not kept; infer with keep_factors=True")
+    elif n_edges and drivers:
+        chosen = strongest_changes(grn, cells, smoother, np.sort(drivers), n_edges)
         edges, edge_curves = follow_edges(grn, cells, smoother, samples, *chosen)
     found = Trajectory(
         regulators.loc[order].reset_index(drop=True), shown, edges, edge_curves, len(cells), tuple(notes)
