@@ -17,9 +17,10 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from accuracy import SETS, sampled
-from cells import judge_agreement, truth_of
-from embedding import table
+from agreement import agreement
+from pages import table
+from panel import sampled
+from selection_panel import selection_panel
 
 import sccafm
 from sccafm import evaluate
@@ -28,8 +29,15 @@ from sccafm.train import LossWeights, TrainSFM, train_sfm
 from sccafm.train.config import EvidenceWeights, default_sfm
 
 CELLS = 200  # of each truth's set
+TARGETS = 1500  # of each truth
 LOAD_CELLS = 16  # of each corpus file
-TYPED = "pancreas_baron_mouse"  # for the agreement of cells of one type
+TRUTHS = (
+    "mHSC-E ChIP",
+    "mHSC-GM ChIP",
+    "CD4 CRISPRi",
+    "Th17 knock-out",
+)  # of the selection panel, by which a design is chosen
+TYPED = "pbmc_facs_zheng"  # of the corpus, for the agreement of cells of one type
 EVIDENCE = EvidenceWeights(breadth=0.5, activity=0.2)  # for all rows: the defaults when the first of them was measured
 PUBLISHED = {"cell": 0.0, "regulator": 0.0, "context": 0.0, "prior": 1.0, "elbo": 1.0, "dag": 0.01, "sparsity": 0.001}
 
@@ -73,20 +81,26 @@ def train(name: str, changes: dict, options) -> Path:
 def judge(run: Path, options) -> dict[str, float]:
     """How well edges are ranked, how evenly factors are used, and whether cells of one type agree."""
     model = sccafm.load(run / "model", device="cpu")
-    found = []
-    for cells, truth in SETS.values():
-        adata = sampled(ad.read_h5ad(options.data / "dev" / f"{cells}.h5ad"), CELLS)
+    panel = selection_panel(options.data.parent, options.corpus)
+    reports = {}
+    for name in TRUTHS:
+        truth = panel[name]
+        adata = truth.read_genes(CELLS, TARGETS)
         grn = sccafm.infer_grn(adata, model, regulators="all", n_top_genes=None, null_cells=0, progress=False)
         held = np.argwhere(grn.in_prior)
         prior = pd.DataFrame({"source": grn.regulators[held[:, 0]], "target": grn.targets[held[:, 1]]})
-        report = evaluate.network(
-            grn.matrix(), truth_of(options.data, truth), adata=adata[:, grn.targets], prior=prior, n_bootstrap=2, name="model"
+        reports[name] = evaluate.network(
+            grn, truth.edges, kind=truth.kind, adata=adata[:, grn.targets], prior=prior, baselines={}, n_bootstrap=2,
+            n_permutations=2, name="model",
         )  # fmt: skip
-        found.append(report.to_frame().query("method == 'model'").set_index("subset")[["auroc", "auprc_ratio"]])
-    mean = sum(found) / len(found)
-    row = {"AUROC": mean.loc["all", "auroc"], "AUPRC ratio": mean.loc["all", "auprc_ratio"]}
-    row |= {"AUROC not in prior": mean.loc["not_in_prior", "auroc"], "load entropy": load(model, options.corpus)}
-    row["type agreement"] = judge_agreement(TYPED, options.data, model)["AUROC within over between"]
+    row = {}
+    for subset, title in {"all": "", "not_in_prior": ", not in prior"}.items():
+        means = evaluate.by_kind(reports, subset=subset).query("truth == 'mean' and method == 'model'")
+        for kind, swap, auroc, ratio in means[["kind", "swap", "auroc", "auprc_ratio"]].itertuples(index=False):
+            row |= {f"swap, {kind}{title}": swap, f"AUROC, {kind}{title}": auroc, f"AUPRC ratio, {kind}{title}": ratio}
+    row["load entropy"] = load(model, options.corpus)
+    typed = sampled(ad.read_h5ad(options.corpus / f"{TYPED}.h5ad"), CELLS)
+    row["type agreement"] = agreement(typed, model)["AUROC within over between"]
     log = pd.read_csv(run / "log.csv").query("part == 'validation'").iloc[-1]
     return {k: float(v) for k, v in (row | {f"{term} term": log[term] for term in ("dag", "elbo")}).items()}
 
@@ -108,8 +122,8 @@ def page(rows: dict[str, dict], steps: int) -> str:
             "# What each part of training is worth",
             "Written by `python benchmarks/ablations.py`; no figure is typed.",
             f"One seed, {steps:,} steps each from new weights: far fewer than the bundled model has. The figures compare designs, and "
-            "none of them says what the bundled model is worth. AUROC per regulator and pooled AUPRC ratio are means over the truths "
-            f"of [docs/benchmarks.md](../docs/benchmarks.md), on {CELLS} cells of each set; load entropy is a share of the maximum; "
+            "none of them says what the bundled model is worth. Swap test, AUROC per regulator and pooled AUPRC ratio are means over truths of "
+            f"a kind ({', '.join(TRUTHS)}), which judge no finished model, on {CELLS} cells of each set; load entropy is a share of the maximum; "
             f"type agreement is how often two cells of a type of {TYPED} share more of their strongest edges than two cells of different "
             "types; the last columns are two loss terms on held-out cells of the corpus. The evidence weighs the breadth of a "
             f"target {EVIDENCE.breadth} and its activity {EVIDENCE.activity}, less than by default; its terms have rows of their own in "

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from judged_panel import TRUTHS
 from pages import section, write_page
+from panel import sampled
 from scipy import sparse
 from torch.nn import functional as F
 
@@ -127,11 +128,6 @@ def judge_networks(data: Path, model: sccafm.Model, quick: bool) -> dict[str, ev
             name="sccafm",
         )
     return reports
-
-
-def sampled(adata: ad.AnnData, n: int) -> ad.AnnData:
-    rng = np.random.default_rng(0)
-    return adata[np.sort(rng.choice(adata.n_obs, min(n, adata.n_obs), replace=False))].copy()
 
 
 def judge_perturbations(data: Path, model: sccafm.Model) -> evaluate.PerturbationReport:

@@ -14,8 +14,10 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from accuracy import SETS, sampled
-from embedding import table
+from accuracy import SETS
+from agreement import TOP, agreement, overlap
+from pages import table
+from panel import sampled
 from scipy import sparse
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
@@ -26,7 +28,6 @@ from sccafm import evaluate
 CELLS = 1000  # of each set
 TRUTH_CELLS = 300  # of each set that a truth is known of
 PAIRED_CELLS = 300  # compared with each other
-TOP = 1000  # edges of a network that are compared
 STABLE_GENES = 500  # beside the regulators
 TREES_ON = "kang18_ifnb_2800"  # a set of its own takes tree ensembles minutes for each of four networks
 
@@ -111,37 +112,10 @@ def judge_masters(name: str, data: Path, model: sccafm.Model) -> list[dict]:
 
 
 def judge_agreement(name: str, data: Path, model: sccafm.Model) -> dict:
-    """Jaccard index of two cells' strongest edges, for cells of one type and of two."""
-    adata = sampled(ad.read_h5ad(data / "dev" / f"{name}.h5ad"), PAIRED_CELLS)
-    grn = sccafm.infer_grn(adata, model, top_k=TOP, null_cells=0, progress=False)
-    edges = grn.to_frame()
-    row = grn.cells.get_indexer(edges["cell"].astype(str))
-    pair = grn.regulators.get_indexer(edges["source"]) * len(grn.targets) + grn.targets.get_indexer(edges["target"])
-    kept = sparse.csr_matrix((np.ones(len(row)), (row, pair)), (len(grn), len(grn.regulators) * len(grn.targets)))
-    both = (kept @ kept.T).toarray()
-    jaccard = both / (2 * TOP - both)
-    labels = adata.obs["cell_type"].astype(str).to_numpy()
-    upper = np.triu_indices(len(labels), 1)
-    same = (labels[:, None] == labels)[upper]
-    alike = jaccard[upper]
-    row = {"set": name, "cells": len(labels), "types": len(set(labels))}
-    row |= {"Jaccard within a type": alike[same].mean(), "between types": alike[~same].mean()}
-    return row | {"AUROC within over between": evaluate.auroc(same, alike)}
+    return {"set": name} | agreement(sampled(ad.read_h5ad(data / "dev" / f"{name}.h5ad"), PAIRED_CELLS), model)
 
 
 # --- stability
-
-
-def top_edges(scores: pd.DataFrame) -> set[tuple[str, str]]:
-    values = scores.to_numpy(dtype=float, copy=True)
-    values[scores.index.to_numpy()[:, None] == scores.columns.to_numpy()] = -np.inf
-    best = np.argsort(-values, axis=None, kind="stable")[:TOP]
-    return set(zip(scores.index[best // scores.shape[1]], scores.columns[best % scores.shape[1]], strict=True))
-
-
-def overlap(one: pd.DataFrame, two: pd.DataFrame) -> float:
-    a, b = top_edges(one), top_edges(two)
-    return len(a & b) / len(a | b)
 
 
 def thinned(adata: ad.AnnData) -> ad.AnnData:

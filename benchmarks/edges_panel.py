@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from accuracy import rivals
+from agreement import TOP, overlap, strongest
 from judged_panel import SIMULATED, cell_types, judged_panel, note_look
 from pages import renew_section
 from panel import PanelTruth
@@ -27,7 +28,6 @@ import sccafm
 from sccafm import evaluate
 from sccafm.evaluate.kinds import titles_of
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.evaluate.truth import gene_keys
 from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS, anatomy
 
 TITLE = "Bars of networks"
@@ -35,7 +35,7 @@ NAME = "sccafm"
 KINDS = ("binding", "response")  # of the judged truths, and of the columns that answer them
 SIZES = {"truth": 300, "wide": 40, "type": 80, "targets": 3000, "bootstrap": 200}
 QUICK = {"truth": 30, "wide": 4, "type": 6, "targets": 200, "bootstrap": 10}
-TOP, STRONGEST = 1000, 50  # edges that networks share, and that are asked for their regulators
+STRONGEST = 50  # edges that are asked for their regulators
 SEEN_ONE_BY_ONE = 20  # cells of each set whose own scores are taken apart
 
 
@@ -103,10 +103,7 @@ def swap_elsewhere(truths: dict[str, PanelTruth], model: sccafm.Model, sizes: di
     """Swap tests of truths of the selection panel whose cells are at hand, on targets drawn by a fixed seed."""
     rows = []
     for name, truth in truths.items():
-        adata, rng = truth.read_cells(sizes["wide"]), np.random.default_rng(0)
-        targets = rng.choice(truth.targets, min(sizes["targets"], len(truth.targets)), replace=False)
-        wanted = gene_keys([*truth.regulators, *targets])
-        grn = network_of(adata[:, gene_keys(adata.var_names).isin(wanted)].copy(), model)
+        grn = network_of(truth.read_genes(sizes["wide"], sizes["targets"]), model)
         found = {NAME: (grn.matrix(), "log")} | {k: (v, "logit") for k, v in columns(grn).items()}
         for method, (scores, scale) in found.items():
             for known in (None, known_edges(grn)):
@@ -136,29 +133,15 @@ def swap_simulated(model: sccafm.Model) -> pd.DataFrame:
 # --- cells
 
 
-def strongest(scores: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n strongest edges without self-edges: source, target."""
-    values = scores.to_numpy(copy=True)
-    values[scores.index.to_numpy()[:, None] == scores.columns.to_numpy()] = -np.inf
-    best = np.argsort(-values, axis=None, kind="stable")[:n]
-    row, column = np.unravel_index(best, values.shape)
-    return pd.DataFrame({"source": scores.index[row], "target": scores.columns[column]})
-
-
-def jaccard(one: pd.DataFrame, two: pd.DataFrame) -> float:
-    a, b = (set(map(tuple, strongest(scores, TOP).to_numpy())) for scores in (one, two))
-    return len(a & b) / len(a | b)
-
-
 def judge_types(title: str, adata, model: sccafm.Model) -> tuple[list[dict], pd.DataFrame]:
     """Networks of the types of one set: what they share with each other and with their halves; and their anatomy."""
     grn = sccafm.infer_grn(adata, model, groupby="half", keep_factors=True, null_cells=0, progress=False)
     types = list(pd.unique(adata.obs["type"]))
     halves = {name: [grn.matrix(f"{name} {half}") for half in (0, 1)] for name in types}
     whole = {name: (one + two) / 2 for name, (one, two) in halves.items()}
-    rows = [{"set": title, "of": name, "what": "halves", "value": jaccard(*halves[name])} for name in types]
+    rows = [{"set": title, "of": name, "what": "halves", "value": overlap(*halves[name])} for name in types]
     rows += [
-        {"set": title, "of": f"{a}, {b}", "what": "types", "value": jaccard(whole[a], whole[b])}
+        {"set": title, "of": f"{a}, {b}", "what": "types", "value": overlap(whole[a], whole[b])}
         for a, b in itertools.combinations(types, 2)
     ]
     for name, scores in whole.items():

@@ -22,12 +22,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from accuracy import sampled, with_perturbed
+from accuracy import with_perturbed
 from inference import repeated
+from pages import table
+from panel import sampled
 
 import sccafm
 from sccafm import evaluate, tl
-from sccafm.evaluate.markdown import markdown_table
 from sccafm.losses.embedding import EFMWeights, Views
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.weights import module_hash
@@ -72,11 +73,6 @@ DESIGNS = {
 
 def read(data: Path, name: str, n: int) -> ad.AnnData:
     return sampled(ad.read_h5ad(data / "dev" / f"{name}.h5ad"), n)
-
-
-def table(frame: pd.DataFrame, digits: int = 3) -> str:
-    rows = ([f"{v:.{digits}f}" if isinstance(v, float) else v for v in row] for row in frame.itertuples(index=False))
-    return markdown_table(frame.columns, rows)
 
 
 def records(frame: pd.DataFrame) -> list[dict]:

@@ -1,11 +1,11 @@
-"""What each term of the training evidence is worth on held-out truths: the formula itself, before any model learns it.
+"""What each term of the training evidence is worth on the selection panel: the formula itself, before any model learns it.
 
     python benchmarks/evidence.py --corpus FOLDER --data DATASETS [--surveys RUN] [--out benchmarks/evidence.md]
 
-FOLDER holds the training cells, DATASETS dev/*.h5ad and networks/*.csv.gz. RUN is the folder of a training run on FOLDER,
+FOLDER holds the training cells, DATASETS networks/*.csv.gz. RUN is the folder of a training run on FOLDER,
 whose surveys are used again. Each row takes one term away; the formula sees the average of a set's cells. A model that reads one
 cell is not expected to reach what the formula knows: the rows after them say where it does not, and the last one whether a rule
-for the levels of regulators, fitted to truths that judge nothing, does better.
+for the levels of regulators does better.
 """
 
 import argparse
@@ -20,7 +20,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from accuracy import SETS, sampled
+from panel import PanelTruth, sampled
+from selection_panel import selection_panel
 from sklearn.linear_model import LogisticRegression
 
 import sccafm
@@ -33,9 +34,8 @@ from sccafm.train.corpus import Corpus
 from sccafm.train.evidence import Evidence, ablations, standardised
 
 METRICS = ("auroc", "auprc_ratio")
-MODEL_CELLS = 300  # of each set
-CHOSEN_CELLS = "hpc_bm_tusi6933"  # of the corpus
-CHOSEN_BY = {"mHSC-E ChIP": "beeline_mHSC-E_specific_TFs500", "mHSC-GM ChIP": "beeline_mHSC-GM_specific_TFs500"}
+TRUTH_CELLS, MODEL_CELLS = 7000, 300  # of each set: for the formula, and for the model
+TRUTHS = ("mHSC-E ChIP", "mHSC-GM ChIP")  # of the selection panel
 
 
 def shown(adata: ad.AnnData, lexicon: Lexicon, corpus: Corpus) -> tuple[pd.Index, dict[str, torch.Tensor]]:
@@ -66,12 +66,9 @@ class Case:
         return self.own.index
 
 
-def case(adata: ad.AnnData, truth: Path, corpus: Corpus, model: sccafm.Model, only_true: bool = False) -> Case:
-    """`only_true` leaves genes out that the truth does not name: it was read on genes of its own choice."""
-    edges = pd.read_csv(truth).iloc[:, :2].set_axis(["source", "target"], axis=1)
-    if only_true:
-        edges = evaluate.read_edges(edges, adata).edges
-        adata = adata[:, adata.var_names.isin(edges.to_numpy().ravel())].copy()
+def case(truth: PanelTruth, corpus: Corpus, model: sccafm.Model) -> Case:
+    adata = truth.read_genes(TRUTH_CELLS, len(truth.targets))
+    edges = evaluate.read_edges(truth.edges, adata).edges
     names, arguments = shown(adata, model.lexicon, corpus)
     grn = sccafm.infer_grn(
         sampled(adata, MODEL_CELLS), model, regulators="all", n_top_genes=None, null_cells=0, progress=False
@@ -81,18 +78,8 @@ def case(adata: ad.AnnData, truth: Path, corpus: Corpus, model: sccafm.Model, on
 
 
 def read_cases(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> dict[str, Case]:
-    """What is judged, and what weights were chosen by."""
-    networks = options.data / "networks"
-    dev = {name: options.data / "dev" / f"{name}.h5ad" for name, _ in SETS.values()}
-    cases = {
-        title: case(ad.read_h5ad(dev[cells]), networks / f"{truth}.csv.gz", corpus, model)
-        for title, (cells, truth) in SETS.items()
-    }
-    progenitors = ad.read_h5ad(options.corpus / f"{CHOSEN_CELLS}.h5ad")
-    return cases | {
-        title: case(progenitors, networks / f"{truth}.csv.gz", corpus, model, only_true=True)
-        for title, truth in CHOSEN_BY.items()
-    }
+    panel = selection_panel(options.data.parent, options.corpus)
+    return {name: case(panel[name], corpus, model) for name in TRUTHS}
 
 
 def standing(evidence: Evidence, arguments: dict[str, torch.Tensor]) -> np.ndarray:
@@ -159,7 +146,7 @@ def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> p
         else:
             formulas[name] = Evidence(left, model.lexicon, corpus.breadth, corpus.profiles, seed=0)
     whole, cases = formulas["everything"], read_cases(corpus, model, options)
-    weight = fit_levels([cases[title] for title in CHOSEN_BY], whole)
+    weight = fit_levels(list(cases.values()), whole)
     print(f"levels of regulators: log score + {weight[0]:.2f} degree + {weight[1]:.2f} detection")
     columns = {}
     for title, one in cases.items():
@@ -177,10 +164,8 @@ def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> p
 
 
 def table(found: pd.DataFrame) -> str:
-    """Markdown: AUROC per regulator / pooled AUPRC ratio; the mean is over what judges."""
-    pairs = {title: (found[title, "auroc"], found[title, "auprc_ratio"]) for title in (*SETS, *CHOSEN_BY)}
-    mean = tuple(sum(pairs[title][k] for title in SETS) / len(SETS) for k in range(len(METRICS)))
-    cells = {t: pairs[t] for t in SETS} | {"mean": mean} | {f"{t} (chosen by)": pairs[t] for t in CHOSEN_BY}
+    """Markdown: AUROC per regulator / pooled AUPRC ratio."""
+    cells = {title: (found[title, "auroc"], found[title, "auprc_ratio"]) for title in TRUTHS}
     rows = ([m, *(f"{auroc[m]:.3f} / {ratio[m]:.2f}" for auroc, ratio in cells.values())] for m in found.index)
     return markdown_table(["evidence", *cells], rows)
 
@@ -203,12 +188,10 @@ def main() -> None:
     head = [
         "# What each term of the training evidence is worth",
         "Written by `python benchmarks/evidence.py`; no figure is typed. AUROC per regulator / pooled AUPRC ratio of the "
-        "formula itself (`sccafm.train.evidence`) at its default weights, on the truths of "
-        "[docs/benchmarks.md](../docs/benchmarks.md). The last rows are the bundled model on up to "
-        f"{MODEL_CELLS} cells of each set, and what comes of one ranking each regulator's targets and the other saying how strong the "
-        "regulators are; the fitted rule reads the regulator's degree in the prior and its detection. The rule, and the weights of breadth "
-        "and activity, were chosen by the ChIP-seq truths of the last columns, which judge nothing and stand outside of the mean; the "
-        "other weights were chosen while looking at the four that judge.",
+        "formula itself (`sccafm.train.evidence`) at its default weights, on truths of the selection panel, which judge no finished "
+        f"model. The last rows are the bundled model on up to {MODEL_CELLS} cells of each set, and what comes of one ranking each "
+        "regulator's targets and the other saying how strong the regulators are; the fitted rule reads the regulator's degree in the prior "
+        "and its detection, and was fitted to these truths.",
     ]
     options.out.write_text("\n\n".join([*head, text]) + "\n")
     print(text)

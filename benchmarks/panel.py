@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sccafm import evaluate
+from sccafm.evaluate.truth import gene_keys
 
 KINDS = ("binding", "response", "curated")
 COLUMNS = ["source", "target"]
@@ -49,8 +50,13 @@ class PanelTruth:
         if self.only is not None:
             column, labels = self.only
             adata = adata[adata.obs[column].astype(str).isin(labels).to_numpy()]
-        drawn = np.random.default_rng(0).choice(adata.n_obs, min(n_cells, adata.n_obs), replace=False)
-        return adata[np.sort(drawn)].copy()
+        return sampled(adata, n_cells)
+
+    def read_genes(self, n_cells: int, n_targets: int) -> ad.AnnData:
+        """`read_cells` with the truth's regulators and up to `n_targets` of its targets, drawn by a fixed seed."""
+        drawn = np.random.default_rng(0).choice(self.targets, min(n_targets, len(self.targets)), replace=False)
+        adata = self.read_cells(n_cells)
+        return adata[:, gene_keys(adata.var_names).isin(gene_keys([*self.regulators, *drawn]))].copy()
 
     def in_human(self, orthologs: pd.DataFrame) -> "PanelTruth":
         """A mouse truth in human symbols (columns mouse_Symbol, human_Symbol); genes without an ortholog are lost."""
@@ -64,6 +70,12 @@ class PanelTruth:
         targets = pd.Index(pd.Series(self.targets).str.upper().map(human).dropna().unique())
         changed = {"edges": translated(self.edges), "unclear": translated(self.unclear), "targets": targets}
         return dataclasses.replace(self, species="human", **changed)
+
+
+def sampled(adata: ad.AnnData, n: int) -> ad.AnnData:
+    """Up to n cells, drawn by a fixed seed, in their order."""
+    rng = np.random.default_rng(0)
+    return adata[np.sort(rng.choice(adata.n_obs, min(n, adata.n_obs), replace=False))].copy()
 
 
 def no_edges() -> pd.DataFrame:

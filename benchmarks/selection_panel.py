@@ -37,7 +37,8 @@ CELLS = {  # truth -> cells like those that responded, and which of them
 
 def held_out(regulators, fold: int = 0) -> np.ndarray:
     """Which regulators belong to a fold: booleans, by name in upper case."""
-    return np.array([crc32(f"source {name}".upper().encode()) % N_FOLDS == fold for name in regulators], dtype=bool)
+    code, names = pd.factorize(np.asarray(regulators, dtype=object))
+    return np.array([crc32(f"source {name}".upper().encode()) % N_FOLDS == fold for name in names], dtype=bool)[code]
 
 
 def selection_panel(shared: Path, corpus: Path | None = None, fold: int = 0) -> dict[str, PanelTruth]:

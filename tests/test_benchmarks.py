@@ -44,20 +44,21 @@ def test_quick_accuracy_page_has_every_method_beside_the_model(shared, tmp_path,
 
 def test_overlap_of_the_strongest_edges_equals_a_plain_loop(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    cells = importlib.import_module("cells")
-    monkeypatch.setattr(cells, "TOP", 12)
+    agreement = importlib.import_module("agreement")
+    monkeypatch.setattr(agreement, "TOP", 12)
     rng = np.random.default_rng(0)
     names = list("abcdefgh")
     one, two = (pd.DataFrame(rng.random((4, 8)), names[:4], names) for _ in range(2))
     one.loc["a", "a"] = two.loc["b", "b"] = 2.0  # self-edges, which count nowhere
 
-    def plain(scores: pd.DataFrame) -> set:
+    def plain(scores: pd.DataFrame) -> list:
         pairs = [(scores.loc[i, j], i, j) for i in scores.index for j in scores.columns if i != j]
-        return {(i, j) for _, i, j in sorted(pairs, reverse=True)[:12]}
+        return [(i, j) for _, i, j in sorted(pairs, reverse=True)[:12]]
 
-    assert cells.top_edges(one) == plain(one)
-    assert cells.overlap(one, two) == len(plain(one) & plain(two)) / len(plain(one) | plain(two))
-    assert cells.overlap(one, one * 3) == 1
+    assert list(map(tuple, agreement.strongest(one, 12).to_numpy())) == plain(one)
+    a, b = set(plain(one)), set(plain(two))
+    assert agreement.overlap(one, two) == len(a & b) / len(a | b)
+    assert agreement.overlap(one, one * 3) == 1
 
 
 def test_every_loss_term_has_an_ablation(monkeypatch):

@@ -29,21 +29,6 @@ def test_a_bar_is_met_missed_or_not_measured(script):
     assert script.Bar("what", "< 0.6", np.nan).verdict == "not measured"
 
 
-def test_strongest_edges_and_jaccard_equal_plain_loops(script, monkeypatch):
-    monkeypatch.setattr(script, "TOP", 9)
-    rng, names = np.random.default_rng(0), list("abcdefg")
-    one, two = (pd.DataFrame(rng.random((3, 7)), names[:3], names) for _ in range(2))
-    one.loc["a", "a"] = 2.0
-
-    def plain(scores):
-        pairs = sorted(((scores.loc[i, j], i, j) for i in scores.index for j in names if i != j), reverse=True)
-        return [(i, j) for _, i, j in pairs[:9]]
-
-    assert list(map(tuple, script.strongest(one, 9).to_numpy())) == plain(one)
-    a, b = set(plain(one)), set(plain(two))
-    assert script.jaccard(one, two) == len(a & b) / len(a | b) < script.jaccard(one, one * 2) == 1
-
-
 @pytest.fixture
 def reports() -> dict:
     """Two kinds; the column of the kind ranks better than the weight, which ranks better than a baseline."""
