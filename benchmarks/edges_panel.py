@@ -147,15 +147,9 @@ def judge_types(title: str, adata, model: sccafm.Model) -> tuple[list[dict], pd.
     for name, scores in whole.items():
         n = strongest(scores, STRONGEST)["source"].nunique()
         rows.append({"set": title, "of": name, "what": "regulators", "value": n})
-    shares = {name: anatomy(scores) for name, scores in whole.items()} | {"all cells, mean": anatomy(grn.matrix())}
-    each = grn.cells[:: max(1, len(grn) // SEEN_ONE_BY_ONE)][:SEEN_ONE_BY_ONE]
-    shares["cell by cell"] = anatomy(scores_of(grn, cell) for cell in each)
-    return rows, pd.DataFrame(shares).T.rename_axis("network").reset_index().assign(set=title)
-
-
-def scores_of(grn: sccafm.GRN, cell: str) -> np.ndarray:
-    u, v = grn.factors(cell)
-    return u.to_numpy() @ v.to_numpy().T
+    shares = pd.DataFrame({name: anatomy(scores) for name, scores in whole.items()}).T
+    shares = pd.concat([shares, grn.anatomy(SEEN_ONE_BY_ONE).loc[["mean of all cells", "cell by cell"]]])
+    return rows, shares.rename_axis("network").reset_index().assign(set=title)
 
 
 # --- bars

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+from making import made_grn
 
 from sccafm.grn.anatomy import CELL_TERMS, FLOOR, PAIR_TERMS, anatomy, log_scores, two_lists_share
 
@@ -96,3 +97,49 @@ def test_doors():
         anatomy([])
     with pytest.raises(ValueError, match="shapes \\(2, 3\\) and \\(3, 2\\)"):
         anatomy([np.ones((2, 3)), np.ones((3, 2))])
+
+
+@pytest.fixture
+def made():
+    """Two groups whose regulators differ in strength; a target means the same everywhere."""
+    rng = np.random.default_rng(6)
+    levels = rng.gamma(2.0, size=(6, 4)) + 0.1
+    groups = pd.Series(pd.Categorical(list("aabbbb")), [f"cell{i}" for i in range(6)], name="type")
+    return levels, rng.gamma(2.0, size=(4, 9)) + 0.1, groups
+
+
+def test_a_grn_tells_its_anatomy(made):
+    levels, weights, groups = made
+    grn = made_grn(levels, weights, groups=groups)
+    found = grn.anatomy()
+    assert list(found.index) == ["mean of all cells", "mean of a", "mean of b", "cell by cell"]
+    assert list(found["n_cells"]) == [6, 2, 4, 6] and found.drop(columns="n_cells").sum(
+        axis=1
+    ).to_numpy() == pytest.approx(1)
+    assert found.loc["mean of b", "pair"] == pytest.approx(anatomy(grn.matrix("b"))["pair"])
+    assert found.loc["mean of a", list(CELL_TERMS)].isna().all()
+    each = plain(np.log((levels[:, :, None] * weights).astype(np.float32).astype(float)))
+    assert found.loc["cell by cell", list(each)].to_dict() == pytest.approx(each, abs=1e-5)
+    assert found.loc["cell by cell", "cell x regulator"] > 0.1 > found.loc["cell by cell", "cell x target"]
+
+
+def test_cells_of_the_anatomy_are_chosen(made):
+    levels, weights, _ = made
+    grn = made_grn(levels, weights)
+    assert (
+        list(grn.anatomy(3).index) == ["mean of all cells", "cell by cell"] and grn.anatomy(3)["n_cells"].iloc[1] == 3
+    )
+    chosen = grn.anatomy(["cell1", "cell4"])
+    assert chosen["n_cells"].iloc[1] == 2 and not chosen.iloc[1].equals(grn.anatomy().iloc[1])
+    with pytest.raises(ValueError, match="cells must be a number of at least 1, names of cells, or None, got 0"):
+        grn.anatomy(0)
+    with pytest.raises(KeyError, match="1 cells are not in this GRN"):
+        grn.anatomy(["cell9"])
+
+
+def test_anatomy_of_cells_needs_factors(made):
+    levels, weights, groups = made
+    grn = made_grn(levels, weights, groups=groups, keep_factors=False)
+    assert list(grn.anatomy().index) == ["mean of all cells", "mean of a", "mean of b"]
+    with pytest.raises(KeyError, match="infer with keep_factors=True"):
+        grn.anatomy(cells=5)

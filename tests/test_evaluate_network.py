@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from making import made_grn
 from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sccafm.evaluate import Report, network, read_edges, swap_test
 from sccafm.evaluate.lists import own_lists
+from sccafm.grn.grn import GRN
 
 GENES = [f"G{i}" for i in range(60)]
 REGULATORS = GENES[:8]
@@ -137,12 +139,14 @@ def test_own_lists_are_means_of_logarithms(scores, truth):
 
 
 def test_weights_of_a_grn_are_read_as_logarithms(scores, truth):
-    class Net:
-        def matrix(self):
-            return scores
-
-    own, given = network(Net(), truth, baselines=None, **OPTIONS), network(scores, truth, baselines=None, **OPTIONS)
+    grn = made_grn(np.ones((3, 8)), scores)
+    spelled = dict(zip(GENES, grn.targets, strict=True))
+    own = network(grn, truth.replace(spelled), baselines=None, **OPTIONS)
+    given = network(scores, truth, baselines=None, **OPTIONS)
     assert own.to_frame().loc[0, "swap_scale"] == "log" and given.to_frame().loc[0, "swap_scale"] != "log"
+    long = scores.stack().rename_axis(["source", "target"]).rename("weight").reset_index()
+    other = GRN.from_edges(long[long["source"] != long["target"]])
+    assert network(other, truth, baselines=None, **OPTIONS).to_frame().loc[0, "swap_scale"] in ("identity", "rank")
     asked = network(scores, truth, baselines={"other": scores}, scale={"scores": "log", "other": "rank"}, **OPTIONS)
     table = asked.to_frame().set_index("method")
     assert list(table.loc[["scores", "other"], "swap_scale"]) == ["log", "rank"]

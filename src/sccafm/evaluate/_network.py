@@ -28,6 +28,7 @@ from sccafm.evaluate.truth import (
     score_matrix,
     spelled_edges,
 )
+from sccafm.grn.grn import GRN
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,7 @@ def network(
         raise ValueError(f"{name!r} names the judged network and a baseline; pass another: `name='model'`")
     values = {method: aligned(scores, *ends, method) for method, scores in {name: matrix, **rivals}.items()}
     wanted = {name: scale} if isinstance(scale, str) else dict(scale)
-    if wanted.get(name, "auto") == "auto" and hasattr(scores_or_grn, "matrix"):
+    if wanted.get(name, "auto") == "auto" and isinstance(scores_or_grn, GRN):
         wanted[name] = "log"
     scales = {method: wanted.get(method, "auto") for method in values}
     scales |= {method: natural_scale(values[method]) for method, wish in scales.items() if wish == "auto"}

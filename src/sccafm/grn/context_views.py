@@ -8,13 +8,16 @@ import pandas as pd
 
 from sccafm._io import BLOCK, blocks
 from sccafm.data.groups import ALL
+from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS, anatomy
 from sccafm.grn.contexts import Explanation, explain, top_names, top_terms, upper_sets, where_active
 from sccafm.grn.factors import FACTOR_ARRAYS, factor_names, unpack_factors
 from sccafm.grn.storage import StoredEdges, map_array
 
+ANATOMY_CELLS = 200  # that are taken apart one by one unless others are asked for
+
 
 class ContextViews:
-    """Base of `GRN`: what it says of contexts and factors."""
+    """Base of `GRN`: what it says of contexts and factors, and what its scores are made of."""
 
     @cached_property
     def context(self) -> pd.DataFrame:
@@ -164,3 +167,46 @@ class ContextViews:
         return tuple(
             pd.DataFrame(d, index=index, columns=self.context.columns) for d, index in zip(dense, rows, strict=True)
         )
+
+    def anatomy(self, cells: int | Iterable[str] | None = None) -> pd.DataFrame:
+        """What the scores are made of: shares of the variance of their logarithms (`sccafm.grn.anatomy`).
+
+        Parameters
+        ----------
+        cells
+            Cells that are taken apart one by one, which needs ``keep_factors=True``: names, or a number of cells spread
+            evenly over the data set. None takes up to 200 where factors were kept, and none elsewhere.
+
+        Returns
+        -------
+        DataFrame with the columns n_cells, regulator, target, pair, cell x regulator, cell x target, cell x pair; the
+        shares of a row sum to 1. Rows are the mean networks "mean of all cells" and, with groups, "mean of GROUP", which
+        have no terms of cells (NaN), and "cell by cell".
+
+        Raises
+        ------
+        KeyError
+            `cells` are asked for and no factors were kept, or a cell is not in this GRN.
+        ValueError
+            `cells` is a number below 1, or no cell.
+        """
+        sizes = self.group_sizes if self.groups.name != ALL else self.group_sizes.iloc[:0]
+        means = {"mean of all cells": (len(self), None)}
+        means |= {f"mean of {group}": (n, group) for group, n in sizes.items() if n}
+        rows = {name: {"n_cells": n, **anatomy(self.matrix(group))} for name, (n, group) in means.items()}
+        if cells is not None:
+            self._check_factors()
+        elif self.params["run"]["keep_factors"]:
+            cells = ANATOMY_CELLS
+        if cells is not None:
+            names = self._spread(cells) if isinstance(cells, int) else list(cells)
+            scores = (u.to_numpy() @ v.to_numpy().T for u, v in map(self.factors, names))
+            rows["cell by cell"] = {"n_cells": len(names), **anatomy(scores)}
+        columns = ["n_cells", *PAIR_TERMS, *CELL_TERMS]
+        return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).rename_axis("network")
+
+    def _spread(self, n: int) -> pd.Index:
+        """Up to n cells, evenly spaced in the order of the data set."""
+        if n < 1:
+            raise ValueError(f"cells must be a number of at least 1, names of cells, or None, got {n}")
+        return self.cells[np.unique(np.linspace(0, len(self) - 1, min(n, len(self))).round().astype(int))]
