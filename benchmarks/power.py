@@ -11,7 +11,7 @@ from sccafm.simulation import sample_network
 GENES = 60
 DONOR_SPREAD = 0.3  # standard deviation of a donor's log production rates
 SWITCH = 4.0  # times the regulator's rate in stimulated cells
-DONORS, CELLS = (3, 5, 8), (10, 30, 100)
+DONORS, CELLS = (3, 5, 8), (10, 25, 50)
 
 
 def power_table(model: sccafm.Model, quick: bool) -> tuple[list[str], dict]:
