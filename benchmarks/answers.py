@@ -57,10 +57,11 @@ class Study:
             adata = adata[np.sort(rng.choice(adata.n_obs, 400, replace=False))].copy()
         self.adata = adata
         folder = work / f"{name}_{adata.n_obs}_{model.weights_hash[:8]}"
-        if not (folder / "grn.json").exists():
+        try:
+            self.grn = sccafm.read_grn(folder)
+        except (FileNotFoundError, ValueError):  # absent, or unfinished
             settings = {"groupby": "cell_type", "keep_factors": True, "null_cells": 0, "progress": False}
-            sccafm.infer_grn(adata, model, store=folder, n_top_genes=300 if quick else 2000, **settings)
-        self.grn = sccafm.read_grn(folder)
+            self.grn = sccafm.infer_grn(adata, model, store=folder, n_top_genes=300 if quick else 2000, **settings)
 
     def values(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Log expression of the networks' genes, and of their regulators: cells x genes."""
