@@ -402,6 +402,67 @@ def test_comparisons_say_what_they_cannot_draw():
         pl.compare(found, group="B", table="edges")
 
 
+# --- trajectory
+
+
+@pytest.fixture
+def followed():
+    time = np.linspace(0, 1, 50)
+    shape = {"EARLY": 1 - time, "LATE": np.clip(time - 0.6, 0, 1), "MID": np.exp(-20 * (time - 0.5) ** 2)}
+    switch = {"EARLY": 0.5, "LATE": 0.8, "MID": 0.3}
+    regulators = pd.DataFrame(
+        [(name, switch[name], switch[name] - 0.1, switch[name] + 0.1) for name in shape],
+        columns=["regulator", "switch", "switch_low", "switch_high"],
+    )
+    points = [
+        pd.DataFrame({"pseudotime": time, "regulator": n, "log2_strength": y, "low": y - 0.1, "high": y + 0.1})
+        for n, y in shape.items()
+    ]
+    return types.SimpleNamespace(
+        regulators=regulators, curves=pd.concat(points), edges=None, edge_curves=None, notes=("infer with factors",)
+    )
+
+
+def test_rows_are_in_the_order_of_switches_and_less_their_mean(followed):
+    ax = pl.trajectory(followed)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["MID", "EARLY", "LATE"]
+    values = ax.images[0].get_array()
+    np.testing.assert_allclose(values.mean(1), 0, atol=1e-12)
+    assert values[1, 0] == pytest.approx(0.5)
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [0.3, 0.5, 0.8])
+    ax.figure.draw_without_rendering()
+    assert overlaps(words(ax.get_yticklabels())) == []
+
+
+def test_curves_are_drawn_with_bands(followed):
+    ax = pl.trajectory(followed, ["LATE", "EARLY"])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["LATE", "EARLY"]
+    curve = ax.lines[0].get_ydata()
+    np.testing.assert_allclose(curve, followed.curves.query("regulator == 'LATE'")["log2_strength"])
+    assert len(ax.collections) == 2
+
+
+def test_edges_are_named_by_their_ends(followed):
+    ends = {"source": ["A", "B", "C"], "target": ["X", "Y", "Z"]}
+    followed.edges = followed.regulators.assign(**ends).drop(columns="regulator")
+    points = followed.curves.rename(columns={"log2_strength": "log2_score"})
+    number = points.groupby("regulator", sort=False).ngroup()
+    followed.edge_curves = points.assign(
+        source=number.map(dict(enumerate("ABC"))), target=number.map(dict(enumerate("XYZ")))
+    )
+    ax = pl.trajectory(followed, edges=True)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["C -> Z", "A -> X", "B -> Y"]
+
+
+def test_trajectories_say_what_they_cannot_draw(followed):
+    with pytest.raises(ValueError, match="infer with factors"):
+        pl.trajectory(followed, edges=True)
+    with pytest.raises(KeyError, match="'GATA1' was not followed; there are"):
+        pl.trajectory(followed, "GATA1")
+    with pytest.raises(ValueError, match="kind must be one of 'heatmap', 'curves', got 'rows'"):
+        pl.trajectory(followed, kind="rows")
+
+
 # --- receipt, reliability
 
 
