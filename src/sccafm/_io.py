@@ -43,6 +43,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     partial.replace(path)
 
 
+def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
+    """`write_whole` in a folder that is made if it is absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write)
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     write_whole(
         path, lambda p: pq.write_table(pa.Table.from_pandas(table, preserve_index=False), p, compression="zstd")

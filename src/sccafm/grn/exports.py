@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm._io import write_whole
+from sccafm._io import write_file
 
 TOP_K = 10_000  # edges of a group that leave by default
 GENERNIB_EDGES = 50_000  # more are refused there
@@ -196,7 +196,7 @@ class Exports:
         graph = self.to_networkx(group, top_k=top_k, min_confidence=min_confidence)
         import networkx as nx
 
-        _whole(path, lambda p: nx.write_graphml(graph, p))
+        write_file(path, lambda p: nx.write_graphml(graph, p))
         return Path(path)
 
     def to_cyjs(
@@ -239,7 +239,7 @@ class Exports:
         table = self._leaving(group, top_k, min_confidence).astype({"source": str, "target": str})
         table = table.rename(columns={"source": "Gene1", "target": "Gene2", "weight": "EdgeWeight"})
         if path is not None:
-            _whole(path, lambda p: table.to_csv(p, sep="\t", index=False))
+            write_file(path, lambda p: table.to_csv(p, sep="\t", index=False))
         return table
 
     def to_genernib(
@@ -286,7 +286,7 @@ class Exports:
         table = table[[*first, *table.columns.drop(first)]]
         adata = ad.AnnData(uns={"method_id": method_id, "dataset_id": dataset_id, "prediction": table})
         if path is not None:
-            _whole(path, adata.write_h5ad)
+            write_file(path, adata.write_h5ad)
         return adata
 
 
@@ -296,11 +296,5 @@ def plain_values(row: dict) -> dict:
     return {key: value for key, value in plain.items() if not pd.isna(value)}
 
 
-def _whole(path: str | Path, write) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, write)
-
-
 def _write_text(path: str | Path, text: str) -> None:
-    _whole(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_file(path, lambda p: p.write_text(text, encoding="utf-8"))

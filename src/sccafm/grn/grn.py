@@ -17,6 +17,7 @@ from sccafm.confidence.permutation import benjamini_hochberg, group_pvalues
 from sccafm.data.groups import ALL, group_cells, labels_of
 from sccafm.grn.context_views import ContextViews
 from sccafm.grn.exports import Exports
+from sccafm.grn.methods import methods_text
 from sccafm.grn.networks import Network, from_edges, from_pyscenic
 from sccafm.grn.pairs import Pairs
 from sccafm.grn.regrouping import NOT_KEPT, regrouped_sums
@@ -384,6 +385,11 @@ class GRN(ContextViews, Exports):
         if isinstance(self.edges, StoredEdges):
             return {name: map_array(self.edges.folder, name) for name in names}
         return {name: self.arrays[name].copy() for name in names}
+
+    def methods(self) -> str:
+        """A paragraph for a paper's methods section: what was read and done, with numbered references under it."""
+        groups = None if self.groups.name == ALL else {str(g): int(n) for g, n in self.group_sizes.items() if n}
+        return methods_text(self.params, groups)
 
     def write(self, folder: str | Path) -> Path:
         """Write everything to a new folder; `sccafm.read_grn` reads it back.

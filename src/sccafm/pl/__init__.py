@@ -10,6 +10,7 @@ from sccafm.pl.html import network_html
 from sccafm.pl.networks import network
 from sccafm.pl.quality import receipt, reliability
 from sccafm.pl.regulators import regulators
+from sccafm.pl.report import report
 from sccafm.pl.trajectories import trajectory
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "receipt",
     "regulators",
     "reliability",
+    "report",
     "trajectory",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm._io import write_whole
+from sccafm._io import write_file
 from sccafm.grn.exports import plain_values
 from sccafm.grn.grn import GRN
 from sccafm.grn.networks import Network
@@ -75,10 +75,8 @@ def network_html(
         ("__DATA__", data),
     ):
         page = page.replace(mark, text)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda p: p.write_text(page, encoding="utf-8"))
-    return path
+    write_file(path, lambda p: p.write_text(page, encoding="utf-8"))
+    return Path(path)
 
 
 def page_data(network: GRN | Network, group: object, edges: pd.DataFrame, title: str) -> dict:

@@ -16,6 +16,7 @@ PAGE = 7.0  # inches, the width of a page of most journals
 FONT = 7.5
 PAD = np.array([0.10, 0.07])  # inches around a name, of both sides together
 KEY = 0.62  # inches for the legend, under the network
+KEY_WIDTH = 6.0  # inches that it needs
 WIDTHS = (0.6, 2.4)  # points, of the least and the most confident edge
 HEADS = {
     1: "-|>,head_length=0.34,head_width=0.15",
@@ -102,9 +103,9 @@ def network(
     centers = np.array([at[name] for name in names])
     low, high = (centers - size / 2).min(0) - 0.1, (centers + size / 2).max(0) + 0.1
     low[1] -= KEY
-    if high[0] - low[0] < 5:  # the legend needs so much
+    if high[0] - low[0] < KEY_WIDTH:
         middle = (high[0] + low[0]) / 2
-        low[0], high[0] = middle - 2.5, middle + 2.5
+        low[0], high[0] = middle - KEY_WIDTH / 2, middle + KEY_WIDTH / 2
     wide, tall = high - low
     ax = new_axes(ax, wide, tall + 0.25)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")

@@ -1,0 +1,168 @@
+"""sccafm demo, infer, embed: from cells to networks and vectors."""
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Infer the network of every cell of 700 real blood cells, and show some of it.
+
+    Example: sccafm demo
+    """
+
+    cells: int = 3
+    """Cells to show, of different types."""
+    edges: int = 5
+    """Edges to show of each."""
+
+
+@dataclass(frozen=True)
+class Infer:
+    """Infer the network of every cell of an h5ad file, and write them to a folder.
+
+    Example: sccafm infer --input cells.h5ad --out networks --groupby cell_type
+    """
+
+    input: Path
+    """h5ad file; read from disk as needed and not changed."""
+    out: Path
+    """New folder for the networks; an interrupted run resumes there."""
+    model: str | None = None
+    """Model folder or hub repository; absent: the bundled model."""
+    groupby: str | None = None
+    """Column of obs whose groups get a mean network each."""
+    regulators: str = "dna_binding"
+    """"dna_binding" or "all"."""
+    genes: Path | None = None
+    """Text file of the genes to read; absent: chosen by variation."""
+    n_top_genes: int | None = 2000
+    """Most variable genes to read beside the regulators."""
+    layer: str | None = None
+    gene_key: str | None = None
+    species: str | None = None
+    platform_key: str | None = None
+    """Column of obs; absent: CELLxGENE's name, as for the next two."""
+    tissue_key: str | None = None
+    disease_key: str | None = None
+    preprocess: str = "auto"
+    """"auto": counts are log-normalised; "none": read as it is."""
+    top_k: int | None = 1000
+    """Edges to keep of each cell."""
+    min_weight: float | None = None
+    keep_factors: bool = False
+    """Keep what every score can be computed from."""
+    null_cells: int = 32
+    """Permuted cells that q-values compare with; 0: none."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed the cells and genes of an h5ad file, and write the vectors to a folder.
+
+    Example: sccafm embed --input cells.h5ad --out vectors --batch-key donor --adapt "5 epochs"
+    """
+
+    input: Path
+    """h5ad file; not changed."""
+    out: Path
+    """New folder for the vectors."""
+    model: str | None = None
+    """Model folder or hub repository; absent: the bundled model."""
+    groupby: str | None = None
+    """Column of obs whose groups get mean gene vectors."""
+    genes: Path | None = None
+    """Text file of the genes to read; absent: chosen by variation."""
+    n_top_genes: int | None = 2000
+    """Most variable genes to read beside the regulators."""
+    layer: str | None = None
+    gene_key: str | None = None
+    species: str | None = None
+    platform_key: str | None = None
+    """Column of obs; absent: CELLxGENE's name, as for the next two."""
+    tissue_key: str | None = None
+    disease_key: str | None = None
+    preprocess: str = "auto"
+    """"auto": counts are log-normalised; "none": read as it is."""
+    adapt: str | None = None
+    """Continue training on these cells first, e.g. "5 epochs"."""
+    batch_key: str | None = None
+    """Column of obs with batches, for --adapt."""
+    device: str = "auto"
+
+
+def run_demo(options: Demo) -> None:
+    import time
+
+    import scanpy as sc
+
+    import sccafm
+
+    adata = sc.datasets.pbmc68k_reduced()
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr):
+        grn = sccafm.infer_grn(adata, groupby="bulk_labels")
+    seconds = time.perf_counter() - start
+    print(f"\n{grn}\n\nWho regulates whom, in single cells:")
+    labels = adata.obs["bulk_labels"]
+    shown = labels.drop_duplicates().index[: options.cells]
+    for cell in shown:
+        edges = grn[cell].head(options.edges)
+        listed = ", ".join(f"{e.source} -> {e.target} ({e.weight:.2f})" for e in edges.itertuples())
+        print(f"  {cell} ({labels[cell]}, {grn.context_label[cell]}): {listed}")
+    print("\nContexts, the factors that lead most cells:")
+    table = grn.factors_table(3).sort_values("share_of_cells", ascending=False).head(5)
+    for name, row in table.iterrows():
+        cells = labels[(grn.context_label == name).to_numpy()].value_counts()
+        print(
+            f"  {name}: {row.share_of_cells:.0%} of cells, mostly {cells.index[0]}; "
+            f"regulators {row.top_regulators}; targets {row.top_targets}"
+        )
+    print(f"\n{len(grn)} cells in {seconds:.1f} s ({len(grn) / seconds:.0f} cells/s). The same in Python:")
+    print('  grn = sccafm.infer_grn(adata, groupby="bulk_labels"); grn["' + shown[0] + '"]')
+
+
+def read_cells(path: Path, backed: str | None = None):
+    import anndata as ad
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give an .h5ad file")
+    try:
+        return ad.read_h5ad(path, backed=backed)
+    except OSError as error:
+        raise ValueError(f"{path} is no readable h5ad file: {error}") from error
+
+
+def settings_of(options: Infer | Embed, names: tuple[str, ...]) -> dict:
+    """Keyword arguments that `infer_grn` and `embed` share, and those of `names`."""
+    shared = ("groupby", "n_top_genes", "layer", "gene_key", "species", "preprocess", "device")
+    keys = {slot: getattr(options, f"{slot}_key") for slot in ("platform", "tissue", "disease")}
+    return {name: getattr(options, name) for name in (*shared, *names)} | {
+        "condition_keys": {slot: key for slot, key in keys.items() if key is not None} or None,
+        "genes": None if options.genes is None else options.genes.read_text().split(),
+    }
+
+
+def run_infer(options: Infer) -> None:
+    import sccafm
+
+    adata = read_cells(options.input, backed="r")
+    settings = settings_of(options, ("regulators", "top_k", "min_weight", "null_cells", "keep_factors"))
+    with contextlib.redirect_stdout(sys.stderr):  # the receipt is progress, not the result
+        grn = sccafm.infer_grn(adata, options.model, store=options.out, **settings)
+    print(f"{grn}\nwritten to {options.out}; read it with sccafm.read_grn({str(options.out)!r})")
+
+
+def run_embed(options: Embed) -> None:
+    import sccafm
+
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ValueError(f"{options.out} is not empty; give a new folder")
+    adata = read_cells(options.input)
+    with contextlib.redirect_stdout(sys.stderr):
+        found = sccafm.embed(adata, options.model, **settings_of(options, ("adapt", "batch_key")))
+        found.write(options.out)
+    print(f"{found}\nwritten to {options.out}; read it with sccafm.read_embedding({str(options.out)!r})")
