@@ -15,7 +15,7 @@ _NAMES = {
     "read_grn": "grn.stored",
     "simulate": "simulation",
 }
-_NAMESPACES = ("datasets", "evaluate", "pp", "simulation", "tl", "train")
+_NAMESPACES = ("datasets", "evaluate", "pl", "pp", "simulation", "tl", "train")
 
 __all__ = [  # noqa: F822 (found by __getattr__)
     "GRN",
@@ -27,6 +27,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "evaluate",
     "infer_grn",
     "load",
+    "pl",
     "pp",
     "read_embedding",
     "read_grn",
