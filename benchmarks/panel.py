@@ -44,6 +44,12 @@ class PanelTruth:
         targets = self.targets if len(self.targets) else None
         return evaluate.swap_test(scores, self.edges, exclude=exclude, targets=targets, **options)
 
+    def report(self, scores: pd.DataFrame, **options) -> evaluate.Report:
+        """`evaluate.network` on the truth's own candidates: its regulators times its targets, without unclear edges."""
+        if len(self.targets):
+            scores = scores.loc[:, gene_keys(scores.columns).isin(gene_keys(self.targets))]
+        return evaluate.network(scores, self.edges, exclude=self.unclear, kind=self.kind, **options)
+
     def read_cells(self, n_cells: int) -> ad.AnnData:
         """Up to `n_cells` of the cells that are meant, drawn by a fixed seed."""
         adata = ad.read_h5ad(self.cells)

@@ -171,6 +171,20 @@ def test_subsets_leave_out_what_the_prior_knows(scores, truth, adata, prior):
     assert blind["auroc"] == 0.5
 
 
+def test_excluded_edges_are_no_candidates(scores, truth):
+    excluded = truth.iloc[:40:3].set_axis(["TF", "target"], axis=1)
+    report = network(scores, truth, exclude=excluded, baselines=None, **OPTIONS)
+    pairs = set(map(tuple, excluded.to_numpy()))
+    labels, values, source = flat(scores, truth)
+    kept = np.array([(s, t) not in pairs for s in REGULATORS for t in GENES if s != t])
+    row = report.to_frame().iloc[0]
+    assert (row["n_candidates"], row["n_true"]) == (kept.sum(), labels[kept].sum())
+    assert row["auprc_ratio"] == pytest.approx(
+        average_precision_score(labels[kept], values[kept]) / labels[kept].mean()
+    )
+    assert row["swap"] == swap_test(scores, truth, exclude=pairs, scale=row["swap_scale"]).value
+
+
 def test_a_subset_of_one_class_is_skipped_and_said(scores, truth):
     report = network(scores, truth, baselines=None, prior=truth, **OPTIONS)
     assert list(report.subsets.index) == ["all"]

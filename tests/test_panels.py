@@ -1,6 +1,7 @@
 """The two panels: what each holds, that folds hold out what they say, and that who selects cannot see who judges."""
 
 import ast
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -116,6 +117,9 @@ def test_swap_of_a_panel_truth_leaves_unclear_and_known_edges_out(panels):
     scores = pd.DataFrame(rng.random((5, 30)), genes[:5], genes)
     whole, half = truth.swap(scores), truth.swap(scores, known=edges.iloc[::2])
     assert half.n_true == len(edges.iloc[1::2]) and half.n_swaps < whole.n_swaps
+    unclear = dataclasses.replace(truth, unclear=edges.iloc[:9])
+    row = unclear.report(scores, baselines=None, min_positives=1, n_bootstrap=2, n_permutations=1).to_frame().iloc[0]
+    assert (row["n_true"], row["n_candidates"], row["kind"]) == (len(edges) - 9, 5 * 29 - 9, "curated")
     with pytest.raises(ValueError, match="kind 'chip' is none of"):
         panel.PanelTruth("made", "chip", "human", edges, genes, panel.no_edges())
 

@@ -52,6 +52,7 @@ def network(
     baselines: str | Sequence[str] | Mapping[str, pd.DataFrame] | None = "all",
     adata: AnnData | None = None,
     prior: pd.DataFrame | None = None,
+    exclude=None,
     n_bootstrap: int = 200,
     random_state: int = 0,
     n_permutations: int = 50,
@@ -91,6 +92,9 @@ def network(
     prior
         Table of prior edges. With it come the prior baselines and two more subsets: `not_in_prior` (candidates that the
         prior does not hold) and `new_regulators` (regulators without any prior edge).
+    exclude
+        Edges, in the forms of `truth`, that are no candidates: neither true nor false, as those of unclear evidence or
+        those that trained the network.
     n_bootstrap
         Draws of regulators with replacement for the 95 % intervals and the paired differences.
     random_state
@@ -129,7 +133,7 @@ def network(
         lacks its input; an unknown kind or scale, or scores that the scale does not hold.
     """
     matrix = score_matrix(scores_or_grn, group)
-    candidates = find_candidates(matrix, truth, adata, prior, kind)
+    candidates = find_candidates(matrix, truth, adata, prior, kind, exclude)
     ends = candidates.regulators, candidates.genes, candidates.lookup
     rivals, skipped = run_baselines(
         baselines, *ends, adata=adata, prior=prior, truth=candidates.truth.edges,
@@ -173,7 +177,7 @@ def network(
 
 
 def find_candidates(
-    matrix: pd.DataFrame, truth, adata: AnnData | None = None, prior=None, kind: str | None = None
+    matrix: pd.DataFrame, truth, adata: AnnData | None = None, prior=None, kind: str | None = None, exclude=None
 ) -> Candidates:
     """Candidate edges of a network (`score_matrix`) under a truth; parameters and errors as in `network`."""
     lookup = gene_lookup(matrix.columns if adata is None else adata)
@@ -193,7 +197,10 @@ def find_candidates(
             "`network(scores, truth, adata=adata)` with `adata.var['gene_ids']`"
         )
     is_candidate = regulators.to_numpy()[:, None] != genes.to_numpy()[None]
-    is_true = marked(receipt.edges, regulators, genes)
+    if exclude is not None:
+        spelling = gene_lookup(scored) | lookup  # regulators need not be measured
+        is_candidate &= ~marked(spelled_edges(exclude, spelling), regulators, genes)
+    is_true = marked(receipt.edges, regulators, genes) & is_candidate
     if is_true[is_candidate].all():
         raise ValueError(
             f"all {is_candidate.sum():,} candidates are true, so nothing can be ranked; widen the measured genes: pass `adata=`"
