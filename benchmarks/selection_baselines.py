@@ -63,7 +63,8 @@ def main() -> None:
         print(reports[name], flush=True)
     text = [
         "# What simple methods score on the selection panel",
-        f"Written by `python benchmarks/selection_baselines.py`; no figure is typed. Fold {options.fold} of the regulators. {titles_of()}.",
+        f"Written by `python benchmarks/selection_baselines.py`; no figure is typed. Fold {options.fold} of the regulators. {titles_of()}. "
+        "Breadth of binding counts held-out experiments too.",
     ]
     for kind, table in evaluate.kinds_markdown(reports).items():
         text += [f"## {kind.capitalize()} truths", table]
