@@ -22,7 +22,7 @@ from sccafm.grn.anatomy import two_lists_share
 
 SCALES = ("identity", "log", "logit", "rank")
 TIE = 1e-6  # of the largest of the four scores: sums of levels in float32 must tie
-ROUNDS = 50  # batches of `n_swaps` pairs of edges that are looked through where few pairs can be swapped
+LEAST_HITS = 0.05  # share of pairs of true edges that can be swapped; below, they are not found by trying
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,20 @@ class Swaps:
 
     @classmethod
     def of(cls, is_true: np.ndarray, is_false: np.ndarray, n_swaps: int, rng: np.random.Generator) -> "Swaps":
-        """All swaps where there are at most `n_swaps` pairs of edges, else `n_swaps` drawn with replacement.
+        """All swaps where there are at most `n_swaps` of them, else `n_swaps` drawn with replacement, all alike.
 
         A pair that is neither true nor false (R x G booleans) is in no swap.
         """
-        edge = np.argwhere(is_true).astype(np.int32)  # E 2
-        is_exact = len(edge) * (len(edge) - 1) // 2 <= n_swaps
-        if is_exact:
-            parts = [_swappable(edge, *np.triu_indices(len(edge), 1), is_false)]
+        own = is_true.astype(np.float32) @ is_false.T.astype(np.float32)  # R R targets of i that are false for k
+        number = np.triu(own.astype(float) * own.T, 1)  # R R swaps between the edges of i and those of k
+        n_pairs = int(is_true.sum()) * (int(is_true.sum()) - 1) // 2
+        if number.sum() <= n_swaps:
+            ends, is_exact = _of_regulator_pairs(is_true, is_false, number, None, rng), True
+        elif number.sum() > LEAST_HITS * n_pairs:
+            ends, is_exact = _of_edge_pairs(is_true, is_false, n_swaps, rng), False
         else:
-            parts, found = [], 0
-            for _ in range(ROUNDS):
-                parts.append(_swappable(edge, *rng.integers(len(edge), size=(2, n_swaps)), is_false))
-                found += len(parts[-1][0])
-                if found >= n_swaps:
-                    break
-        ends = (np.concatenate(part)[: None if is_exact else n_swaps] for part in zip(*parts, strict=True))
+            drawn = rng.multinomial(n_swaps, number.ravel() / number.sum()).reshape(number.shape)
+            ends, is_exact = _of_regulator_pairs(is_true, is_false, drawn, n_swaps, rng), False
         return cls(*ends, is_true.shape, is_exact)
 
     def __len__(self) -> int:
@@ -107,7 +105,7 @@ def swap_test(
     """How often two true edges score more together than the two pairs that an exchange of their targets gives.
 
     Candidates are the regulators of the truth that are scored, times the scored genes, without self-edges; a candidate
-    that is no true edge is false. Where there are more than `n_swaps` pairs of true edges, swaps are drawn.
+    that is no true edge is false. All swaps count where there are at most `n_swaps`, else so many are drawn.
 
     Parameters
     ----------
@@ -213,8 +211,27 @@ def natural_scale(scores: np.ndarray) -> str:
     return next((scale for scale, share in shares.items() if share >= best - 1e-9), "rank")
 
 
-def _swappable(edge, a, b, is_false) -> tuple[np.ndarray, ...]:
-    """Ends i, j, k, l of the pairs of edges a, b that can be swapped."""
-    i, j, k, l = *edge[a].T, *edge[b].T  # noqa: E741
-    keep = (i != k) & (j != l) & is_false[i, l] & is_false[k, j]
-    return i[keep], j[keep], k[keep], l[keep]
+def _of_edge_pairs(is_true, is_false, n_swaps: int, rng) -> tuple[np.ndarray, ...]:
+    """Ends i, j, k, l of `n_swaps` swaps: pairs of true edges, drawn until enough can be swapped."""
+    edge = np.argwhere(is_true).astype(np.int32)  # E 2
+    parts, found = [], 0
+    while found < n_swaps:
+        a, b = rng.integers(len(edge), size=(2, n_swaps))
+        i, j, k, l = *edge[a].T, *edge[b].T  # noqa: E741
+        keep = (i != k) & is_false[i, l] & is_false[k, j]
+        parts.append((i[keep], j[keep], k[keep], l[keep]))
+        found += int(keep.sum())
+    return tuple(np.concatenate(part)[:n_swaps] for part in zip(*parts, strict=True))
+
+
+def _of_regulator_pairs(is_true, is_false, wanted, n_swaps: int | None, rng) -> tuple[np.ndarray, ...]:
+    """The same regulator by regulator: as many as `wanted` says of each pair (R x R), or without `n_swaps` all of them."""
+    parts = [np.zeros((4, 0), np.int32)]
+    for i, k in np.argwhere(wanted > 0):
+        ours, theirs = (np.flatnonzero(is_true[a] & is_false[b]) for a, b in ((i, k), (k, i)))
+        if n_swaps is None:
+            j, l = (part.ravel() for part in np.meshgrid(ours, theirs, indexing="ij"))  # noqa: E741
+        else:
+            j, l = (rng.choice(own, wanted[i, k]) for own in (ours, theirs))  # noqa: E741
+        parts.append(np.stack([np.full(len(j), i), j, np.full(len(j), k), l]).astype(np.int32))
+    return tuple(np.concatenate(parts, axis=1))
