@@ -1,9 +1,9 @@
 """What `sccafm.tl` answers on cells whose answers are known, beside simple methods, and what each call takes.
 
-    python benchmarks/answers.py --data ../shared/datasets [--arboreto PYTHON] [--work FOLDER] [--only PART ...] [--quick]
+    python benchmarks/answers.py --data ../shared/datasets [--arboreto PYTHON] [--work FOLDER] [--only PART ...] [--cells N] [--quick]
 
 Writes the section "Answers" of docs/benchmarks.md and benchmarks/answers.json. Networks are kept in the folder `--work` (a
-temporary one by default) and used again. `--arboreto` is a Python that has arboreto (`arboreto_grnboost2.py` says how); without it
+temporary one by default) and used again. `--cells` takes so many cells of each file, drawn at random. `--arboreto` is a Python that has arboreto (`arboreto_grnboost2.py` says how); without it
 that row is left out and said to be.
 """
 
@@ -45,16 +45,17 @@ PARTS = ("stimulus", "masters", "screen", "donors", "power", "time")
 class Study:
     """A file, its networks, and scores of every method: cells x regulators."""
 
-    def __init__(self, data: Path, name: str, model: sccafm.Model, work: Path, quick: bool):
+    def __init__(self, data: Path, name: str, model: sccafm.Model, work: Path, quick: bool, cells: int | None):
         self.name, self.work, self.model = name, work, model
         adata = ad.read_h5ad(data / "dev" / f"{name}.h5ad")
         if name == DONORS:
             some = adata.obs.groupby(["donor", "cell_type"], observed=True).sample(frac=1, random_state=0)
             first = some.groupby(["donor", "cell_type"], observed=True).head(DONOR_CELLS).index
             adata = adata[adata.obs_names.isin(first)].copy()
-        if quick:
+        most = 400 if quick else cells or adata.n_obs
+        if adata.n_obs > most:
             rng = np.random.default_rng(0)
-            adata = adata[np.sort(rng.choice(adata.n_obs, 400, replace=False))].copy()
+            adata = adata[np.sort(rng.choice(adata.n_obs, most, replace=False))].copy()
         self.adata = adata
         folder = work / f"{name}_{adata.n_obs}_{model.weights_hash[:8]}"
         try:
@@ -226,7 +227,7 @@ def screen(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], dic
         if quick:
             control = control[:40].copy()
         grn = sccafm.infer_grn(control, model, **settings)
-        rows += found_by_activity(own, grn, model, kind, direction)
+        rows += found_by_activity(own, grn, model, kind, direction, listed)
         names = [g for c in own.obs["condition"].astype(str).unique() for g in c.split("+") if g in grn.regulators]
         if not names:
             told.append(f"{kind}: none of the perturbed genes is a regulator of the networks.")
@@ -243,9 +244,11 @@ def screen(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], dic
     head = [
         f"{SCREEN}: 500 genes that do not hold most of the perturbed ones, which the networks read as genes without a count; every perturbed gene was asked for as a regulator. Activity of the perturbed "
         "regulator (`tl.regulator_activity`, ulm), perturbed less control cells of its line, ranked among all regulators in the direction of the "
-        "perturbation: mean place as a share, 0.5 is chance."
+        "perturbation: mean place as a share, 0.5 is chance. Perturbed genes that the lists of regulators do not hold are not asked for here; a method "
+        "without a row has five targets among the 500 genes for none."
     ]
     if len(frame):
+        frame = frame.assign(method=frame["method"] + ", " + frame["kind"])
         by = frame.groupby("method")["place"].agg(["mean", "sem", "count"]).reset_index()
         head.append(
             markdown_table(
@@ -267,8 +270,8 @@ def with_perturbed(adata: ad.AnnData) -> ad.AnnData:
     return whole
 
 
-def found_by_activity(adata: ad.AnnData, grn: sccafm.GRN, model: sccafm.Model, kind: str, direction: str) -> list[dict]:
-    """Place, 0 to 1, of each perturbed regulator among all, by the change of its activity."""
+def found_by_activity(adata: ad.AnnData, grn: sccafm.GRN, model, kind: str, direction: str, listed: set) -> list[dict]:
+    """Place, 0 to 1, of each perturbed regulator of the lists among all, by the change of its activity."""
     scored = adata.copy()
     sccafm.tl.regulator_activity(scored, grn, "ulm", min_targets=5)
     scores = {"sccafm, ulm": scored.obsm["score_sccafm"]}
@@ -292,7 +295,7 @@ def found_by_activity(adata: ad.AnnData, grn: sccafm.GRN, model: sccafm.Model, k
             change = change if direction == "gain" else -change
             place = ranks(change) / len(change)
             for gene in label.split("+"):
-                if gene in place.index and np.isfinite(change[gene]):
+                if gene in listed and gene in place.index and np.isfinite(change[gene]):
                     rows.append(
                         {"method": method, "kind": kind, "perturbation": label, "regulator": gene, "place": place[gene]}
                     )
@@ -363,6 +366,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks.md")
     parser.add_argument("--figures", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--cells", type=int)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -392,7 +396,7 @@ def measured(options: argparse.Namespace, model: sccafm.Model, work: Path) -> di
 
     def study(name: str) -> Study:
         if name not in studies:
-            studies[name] = Study(options.data, name, model, work, options.quick)
+            studies[name] = Study(options.data, name, model, work, options.quick, options.cells)
         return studies[name]
 
     run = {
