@@ -20,7 +20,7 @@ import pandas as pd
 from accuracy import rivals
 from agreement import TOP, overlap, strongest
 from judged_panel import SIMULATED, cell_types, judged_panel, note_look
-from pages import renew_section
+from pages import renew_section, write_page
 from panel import PanelTruth
 from selection_panel import CELLS, selection_panel
 
@@ -361,7 +361,8 @@ def main() -> None:
     }
     frames |= {"swap elsewhere": elsewhere, "swap simulated": simulated, "judged": evaluate.by_kind(reports)}
     records = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}
-    options.out.with_name("edges_panel.json").write_text(json.dumps(records, indent=1) + "\n")
+    records = {"weights_hash": model.weights_hash} | records
+    write_page(options.out.with_name("edges_panel.json"), json.dumps(records, indent=1) + "\n")
     print(text)
 
 

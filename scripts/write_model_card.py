@@ -2,9 +2,11 @@
 
     python scripts/write_model_card.py RUN [RUN ...] --data FOLDER [--manifest MANIFEST.tsv]
     python scripts/calibrate.py ... && python benchmarks/edges.py ... && python scripts/contexts.py models OTHER --write ...
+    python benchmarks/edges_panel.py ...
     python scripts/write_model_card.py --fitted
 
-The last line puts what was fitted to these weights (confidence, signs, contexts) into the card that the first one wrote.
+The last line puts what was fitted to these weights (confidence, signs, contexts), and what their scores are made of, into the card that
+the first one wrote.
 
 RUN is the folder of `python -m sccafm.train sfm`, or several where each began (--init) with the weights of the one before it; of
 earlier runs the settings (a JSON file) are enough, and the curves are then those of the others. FOLDER holds the h5ad files that it was trained on, MANIFEST a table of where
@@ -20,6 +22,7 @@ from pathlib import Path
 import anndata as ad
 import pandas as pd
 
+from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS
 from sccafm.train.card import LEFT_OUT, written_step
 from sccafm.train.log import draw_curves
 
@@ -31,6 +34,8 @@ tags: [biology, single-cell, gene-regulatory-network, scRNA-seq]
 ---
 """
 FITTED = "## Fitted to these weights"
+PANEL = ROOT / "docs/edges_panel.json"
+TERMS = (*PAIR_TERMS, *CELL_TERMS)
 SEEDS = """
 - Factors matched one to one with those of another model by what they target (over {genes:,} genes): correlation {mean:.3f} on average,
   median {median:.3f}; {chance:.3f} with the genes of one model shuffled. The other is {other}."""
@@ -93,6 +98,7 @@ def fitted_section(folder: Path) -> str:
         f"| {f['name']} | {', '.join(f['regulators'][:3])} | {', '.join(f['tissues'])} | {f['evidence']} |"
         for f in busiest
     ]
+    anatomy = anatomy_lines(digest)
     return f"""{FITTED}
 
 By `scripts/calibrate.py`; [docs/edges.md](../docs/edges.md) says what each is, [benchmarks/edges.md](../benchmarks/edges.md)
@@ -108,6 +114,27 @@ The factors that carry most; `contexts.json` has all:
 
 | name | regulators | most active in | evidence |
 | --- | --- | --- | --- |
+{chr(10).join(lines)}
+
+{anatomy}"""
+
+
+def anatomy_lines(digest: str, figures: Path = PANEL) -> str:
+    """What the scores of these weights are made of, where `benchmarks/edges_panel.py` has measured it."""
+    found = json.loads(figures.read_text()) if figures.exists() else {}
+    if found.get("weights_hash") != digest:
+        return ""
+    rows = [row for row in found["anatomy"] if row["network"] in ("mean of all cells", "cell by cell")]
+    lines = [
+        f"| {row['set']} | {row['network']} | "
+        + " | ".join("-" if row[term] is None else f"{row[term]:.3f}" for term in TERMS)
+        + " |"
+        for row in rows
+    ]
+    return f"""Shares of the variance of log scores (`GRN.anatomy`): what a level of each regulator and of each target explains is two lists.
+
+| cells | network | {" | ".join(TERMS)} |
+{"| --- " * (len(TERMS) + 2)}|
 {chr(10).join(lines)}
 
 """

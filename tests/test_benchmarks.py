@@ -100,6 +100,18 @@ def test_the_card_says_what_was_fitted_to_the_weights_beside_it(tmp_path, monkey
     assert "Factors matched one to one" in written and "base_rate" not in written
 
 
+def test_the_card_tells_the_anatomy_of_its_own_weights(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parents[1] / "scripts")
+    card = importlib.import_module("write_model_card")
+    shares = dict.fromkeys(card.TERMS, 0.125) | {"cell x pair": None}
+    rows = [{"set": "PBMC", "network": name} | shares for name in ("mean of all cells", "T cell")]
+    (tmp_path / "panel.json").write_text(json.dumps({"weights_hash": "ab", "anatomy": rows}))
+    text = card.anatomy_lines("ab", tmp_path / "panel.json")
+    assert "| PBMC | mean of all cells | 0.125 | 0.125 | 0.125 | 0.125 | 0.125 | - |" in text and "T cell" not in text
+    assert len({line.count("|") for line in text.splitlines()[2:5]}) == 1
+    assert card.anatomy_lines("cd", tmp_path / "panel.json") == card.anatomy_lines("ab", tmp_path / "absent.json") == ""
+
+
 def test_confidence_of_regulators_that_were_not_seen_is_calibrated(monkeypatch):
     """Regulators differ in their share of true edges, which a reader does not know: slopes within them would be too sure."""
     monkeypatch.syspath_prepend(SCRIPT.parents[1] / "scripts")
