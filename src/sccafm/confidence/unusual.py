@@ -10,14 +10,16 @@ def typicality(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
     a = values - values.mean(1, keepdims=True)
     b = usual - usual.mean()
     norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b)
-    return np.divide(a @ b, norm, out=np.zeros(len(a)), where=norm > 1e-12)
+    dot = np.array([row @ b for row in a])  # row by row: a product of all rows rounds by their number
+    return np.divide(dot, norm, out=np.zeros(len(a)), where=norm > 1e-12)
 
 
 def distance(summary: np.ndarray, centers: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Mahalanobis distance to the nearest data set's center (Lee et al. 2018): C D, K D, D D -> C."""
     root = np.linalg.cholesky(precision.astype(np.float64))  # |x L| is the distance
-    x, centers = summary.astype(np.float64) @ root, centers.astype(np.float64) @ root
-    return np.sqrt(np.stack([np.square(x - center).sum(1) for center in centers]).min(0))
+    centers = centers.astype(np.float64) @ root
+    found = [np.square(row @ root - centers).sum(1).min() for row in summary.astype(np.float64)]  # row by row, as above
+    return np.sqrt(np.array(found))
 
 
 def out_of_distribution(

@@ -233,7 +233,8 @@ class Inference:
         u, v, context, summary = factors_of(self.sfm, tokens, reading.is_tf)
         edges, strengths = [], []
         for i in range(stop - start):
-            scores = (u[i] @ v[i].T).cpu().numpy()  # T G
+            # A product may round by where its factors stand in memory: copies stand alike for every cell.
+            scores = (u[i].clone() @ v[i].clone().T).cpu().numpy()  # T G
             sums["scores"][self.group_codes[start + i]] += scores
             sums["expression"][self.group_codes[start + i]] += values[i]
             edges.append(self._edges(start + i, scores, values[i]))

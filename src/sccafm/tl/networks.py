@@ -90,5 +90,8 @@ def fit(x: np.ndarray, y: Tensor, settings: Settings, n_classes: int) -> Fit:
 
 @torch.inference_mode()
 def outputs(found: Fit, x: Tensor) -> Tensor:
-    """Logits or a value of each vector: C D -> C classes, or C 1."""
-    return found.network((x - found.center) / found.scale)
+    """Logits or a value of each vector: C D -> C classes, or C 1.
+
+    Row by row: how a matrix product rounds depends on its number of rows, and a cell's answer must not.
+    """
+    return torch.cat([found.network((row - found.center) / found.scale) for row in x.split(1)])
