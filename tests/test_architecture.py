@@ -6,7 +6,21 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src/sccafm"
 ORDER = [
-    *("_io", "_text", "types", "reference", "data", "nn", "losses", "confidence", "model", "grn", "embedding", "pp"),
+    *(
+        "_io",
+        "_text",
+        "_torch",
+        "types",
+        "reference",
+        "data",
+        "nn",
+        "losses",
+        "confidence",
+        "model",
+        "grn",
+        "embedding",
+        "pp",
+    ),
     *("simulation", "evaluate", "tl", "pl", "datasets", "__init__", "train", "cli"),
 ]
 NN_IMPORTS = {"torch", "types", "nn"} | set(sys.stdlib_module_names)

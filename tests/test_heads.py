@@ -302,6 +302,20 @@ def test_an_unfrozen_head_comes_back_from_a_folder(ours, tmp_path, target, kind,
     assert f"{target}_predicted" in adata.obs
 
 
+@pytest.mark.parametrize("network", ["linear", "mlp"])
+@pytest.mark.parametrize("width", [7, 33])
+def test_an_answer_does_not_depend_on_the_number_of_rows(network, width):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, width)).astype(np.float32)
+    adata = ad.AnnData(np.zeros((50, 1)), obs=pd.DataFrame({"label": rng.choice(["a", "b"], 50)}, map(str, range(50))))
+    adata.obsm["X_sccafm"] = x
+    head = tl.fit_head(adata, "label", network=network, n_folds=2)
+    expected = head.apply(x)
+    for rows in (1, 2, 3, 5, 16, 31):
+        np.testing.assert_array_equal(head.apply(x[:rows]), expected[:rows])
+        np.testing.assert_array_equal(head.apply(x[-rows:]), expected[-rows:])
+
+
 def test_a_cell_is_predicted_alike_in_any_company(ours):
     """Other cells, another order of genes, other names for them: the answer has the same bits."""
     adata = stimulated(40)

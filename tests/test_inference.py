@@ -10,6 +10,7 @@ import pytest
 import scanpy as sc
 import torch
 from anndata.tests.helpers import assert_equal
+from conftest import GENES
 
 import sccafm
 
@@ -220,7 +221,7 @@ def test_settings_that_make_no_sense_are_refused(infer, toy_adata, settings, mes
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"genes": ["SPI1", "LYZ"], "n_top_genes": 50}, "n_top_genes has no effect where genes="),
+        ({"genes": GENES.split()[:30], "n_top_genes": 50}, "n_top_genes has no effect where genes="),
         ({"device": "meta"}, "device='meta' has no effect: the loaded model is on cpu"),
         ({"species": "human", "condition_keys": {"species": "cell_type"}}, "has no effect where species= is given"),
     ],
@@ -269,10 +270,13 @@ def test_a_view_is_read_without_a_word_into_a_copy(infer, toy_adata):
 
 
 @pytest.mark.parametrize("genes", [["SPI1", "LYZ"], ["SPI1"]])
+@pytest.mark.filterwarnings("ignore:.*cells have no count in the genes that were read")
 def test_very_few_genes_are_enough(infer, toy_adata, genes):
     grn = infer(toy_adata, genes=genes)
     assert grn.targets.tolist() == genes
-    assert len(grn.edges) == (len(genes) - 1) * 30
+    told = (toy_adata[:, genes].X.toarray() > 0).any(1)
+    assert 0 < told.sum() < 30
+    assert len(grn.edges) == (len(genes) - 1) * told.sum()
 
 
 def test_one_cell_is_enough(infer, toy_adata):
@@ -286,7 +290,7 @@ def test_a_cell_without_counts_has_finite_numbers(infer, toy_adata):
     with pytest.warns(UserWarning, match="1 cells have no counts"):
         grn = infer(toy_adata)
     assert np.isfinite(grn.summary).all()
-    assert np.isfinite(grn["cell3"]["weight"]).all()
+    assert len(grn["cell3"]) == 0
 
 
 def test_scanpys_own_data_are_read(infer):

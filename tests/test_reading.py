@@ -338,8 +338,10 @@ def test_genes_may_be_named_by_symbol_where_labels_are_ids(reading):
 
 
 def test_a_mistyped_gene_gets_a_hint(reading):
-    with pytest.raises(KeyError, match=r"1 of the 2 genes asked for .*: GATA11; close to 'GATA11': \['GATA1'\]"):
-        reading(data(), genes=["SPI1", "GATA11"])
+    with pytest.warns(UserWarning, match=r"1 of the 2 genes asked for .*: GATA11; close to 'GATA11': \['GATA1'\]"):
+        found = reading(data(), genes=["SPI1", "GATA11"])
+    assert found.receipt.not_found == ("GATA11",)
+    assert "did not find 1 of the genes asked for: GATA11" in str(found.receipt)
 
 
 WIDE = ["SPI1", "GATA1", "LYZ", "CD14", "ACTB", "CD74", "CST3", "B2M"]

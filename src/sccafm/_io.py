@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 BLOCK = 512  # cells read at a time
+HEADERS = {
+    "gene",
+    "genes",
+    "symbol",
+    "gene_symbol",
+    "gene_name",
+    "name",
+    "x",
+    "gene_id",
+}  # first lines that name no gene
 
 
 def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -25,9 +36,14 @@ def write_json(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def whole_path(path: str | Path) -> Path:
+    """An absolute path: "~" is the home folder, and a later `os.chdir` changes nothing."""
+    return Path(path).expanduser().absolute()
+
+
 def new_folder(folder: str | Path) -> Path:
     """A folder to write to, made if it is absent; ValueError where something stands in it."""
-    folder = Path(folder)
+    folder = whole_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +61,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
     """`write_whole` in a folder that is made if it is absent."""
-    path = Path(path)
+    path = whole_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, write)
 
@@ -54,6 +70,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_whole(
         path, lambda p: pq.write_table(pa.Table.from_pandas(table, preserve_index=False), p, compression="zstd")
     )
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Names of genes from a text file: one a line or separated by commas, tabs or blanks, with or without quotes and header."""
+    text = whole_path(path).read_bytes().decode("utf-8-sig")
+    names = [name.strip("\"'") for name in re.split(r"[\s,;]+", text)]
+    names = [name for name in names if name]
+    return names[1:] if names and names[0].lower() in HEADERS else names
 
 
 def digest(*things: object) -> str:

@@ -138,11 +138,13 @@ def read_cells(path: Path, backed: str | None = None):
 
 def settings_of(options: Infer | Embed, names: tuple[str, ...]) -> dict:
     """Keyword arguments that `infer_grn` and `embed` share, and those of `names`."""
+    from sccafm._io import read_names
+
     shared = ("groupby", "n_top_genes", "layer", "gene_key", "species", "preprocess", "device")
     keys = {slot: getattr(options, f"{slot}_key") for slot in ("platform", "tissue", "disease")}
     return {name: getattr(options, name) for name in (*shared, *names)} | {
         "condition_keys": {slot: key for slot, key in keys.items() if key is not None} or None,
-        "genes": None if options.genes is None else options.genes.read_text().split(),
+        "genes": None if options.genes is None else read_names(options.genes),
     }
 
 

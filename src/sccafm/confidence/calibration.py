@@ -5,7 +5,6 @@ these weights alone. A release without it gives no confidence (NaN), stated sign
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import pandas as pd
 from safetensors.numpy import load_file
 from scipy.special import expit, logit
 from scipy.stats import rankdata
+
+from sccafm._text import warn
 
 FEATURES = ("log_quantile", "minus_log_rest", "in_prior", "target_expression")
 CONFIDENCE_STEPS = 250  # stored confidences are rounded to this many steps: a column then packs to a byte an edge
@@ -38,10 +39,9 @@ def read_calibration(files: Mapping[str, Path], weights_hash: str) -> Calibratio
         return None
     content = json.loads(files["calibration"].read_text())
     if content["weights_hash"] != weights_hash:
-        warnings.warn(
+        warn(
             f"{files['calibration']} was fitted to other weights ({content['weights_hash'][:12]}, these are "
-            f"{weights_hash[:12]}) and is not used; fit it again: python scripts/calibrate.py",
-            stacklevel=3,
+            f"{weights_hash[:12]}) and is not used; fit it again: python scripts/calibrate.py"
         )
         return None
     parts = {name: content[name] for name in ("weights_hash", "confidence", "signs", "ood")}

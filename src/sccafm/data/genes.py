@@ -1,12 +1,11 @@
 """Which genes are read, and which of them may regulate."""
 
 import difflib
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from sccafm._text import listing
+from sccafm._text import listing, warn
 from sccafm.data.matrix import Survey, variable_genes
 from sccafm.reference.bundle import Lexicon
 from sccafm.reference.genes import LOST, GeneMatch, spell
@@ -33,9 +32,7 @@ def find_regulators(
         there = set(own) | set(names) | set(vocabulary)
         missing = sorted(listed - there)
         if missing:
-            warnings.warn(
-                f"{len(missing)} of the regulators asked for are not in the data: {listing(missing)}", stacklevel=4
-            )
+            warn(f"{len(missing)} of the regulators asked for are not in the data: {listing(missing)}")
     is_tf = np.zeros(len(own), dtype=bool)
     is_tf[kept] = [any(name in listed for name in (own[i], names[i], vocabulary[i])) for i in kept]
     return is_tf, frozenset(table.index)
@@ -49,34 +46,40 @@ def choose_genes(
     genes: Sequence[str] | None,
     n_top_genes: int | None,
     asked: bool,
-) -> np.ndarray:
-    """Positions of the genes to read, in file order.
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Positions of the genes to read, in file order, and the names of `genes` that were not found.
 
-    A list of names is taken as it is. Otherwise the regulators seen in at least `MIN_REGULATOR_SHARE` of the cells
+    A list of names is taken as far as its genes are there. Otherwise the regulators seen in at least `MIN_REGULATOR_SHARE` of the cells
     (all of them where they were asked for by name) and the most variable other genes; a data set that holds no more
     than `n_top_genes` genes is taken whole.
     """
     if genes is not None:
         return named_genes(match, kept, genes)
     if n_top_genes is None or len(kept) <= n_top_genes:
-        return kept
+        return kept, ()
     if n_top_genes < 1:
         raise ValueError(f"n_top_genes must be a positive number or None for every gene, got {n_top_genes}")
     seen = survey.detected[kept] >= (0 if asked else max(1, MIN_REGULATOR_SHARE * survey.n_cells))
     acting = kept[is_tf[kept] & seen]
     others = kept[~is_tf[kept] & (survey.detected[kept] > 0)]
-    return np.sort(np.concatenate([acting, variable_genes(survey, others, n_top_genes)]))
+    return np.sort(np.concatenate([acting, variable_genes(survey, others, n_top_genes)])), ()
 
 
-def named_genes(match: GeneMatch, kept: np.ndarray, genes: Sequence[str]) -> np.ndarray:
+def named_genes(match: GeneMatch, kept: np.ndarray, genes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     position = {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
     wanted = {str(name): position.get(spell(name)) for name in genes}
     missing = [name for name, where in wanted.items() if where is None]
+    if not wanted:
+        raise ValueError("genes= is an empty list; name the genes to read, or pass genes=None to have them chosen")
     if missing:
         close = difflib.get_close_matches(spell(missing[0]), position, n=3)
         hint = f"; close to {missing[0]!r}: {close}" if close else ""
-        raise KeyError(
+        message = (
             f"{len(missing)} of the {len(wanted)} genes asked for are not in the data or not in the vocabulary: "
             f"{listing(missing)}{hint}"
         )
-    return np.unique(np.array(list(wanted.values()), dtype=int))
+        if len(missing) == len(wanted):
+            raise KeyError(message)
+        warn(f"{message}; the other {len(wanted) - len(missing):,} are read")
+    found = [where for where in wanted.values() if where is not None]
+    return np.unique(np.array(found, dtype=int)), tuple(missing)

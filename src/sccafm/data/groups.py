@@ -1,9 +1,10 @@
 """Groups of cells, from a column of obs or from labels, and what is kept of obs."""
 
-import warnings
 from collections.abc import Iterable
 
 import pandas as pd
+
+from sccafm._text import warn
 
 ALL = "all"  # the one group of a run without groupby
 UNASSIGNED = "unassigned"
@@ -14,20 +15,49 @@ def find_groups(adata, groupby: str | None) -> pd.Series:
     cells = adata.obs_names.rename(None)
     if groupby is None:
         return pd.Series(pd.Categorical([ALL] * adata.n_obs), index=cells, name=ALL)
-    if groupby not in adata.obs:
-        raise KeyError(f"groupby={groupby!r} is no column of obs; there are {list(adata.obs.columns)}")
-    return group_cells(adata.obs[groupby].set_axis(cells), stacklevel=4)
+    if groupby == ALL:
+        raise ValueError(
+            f"groupby={ALL!r} is what a run without groups is called; rename the column: "
+            f'adata.obs = adata.obs.rename(columns={{"{ALL}": "group"}})'
+        )
+    return group_cells(obs_column(adata, groupby, "groupby=").set_axis(cells))
 
 
-def group_cells(labels: pd.Series, stacklevel: int = 3) -> pd.Series:
+def obs_column(adata, name: object, setting: str = "") -> pd.Series:
+    """One column of obs.
+
+    Raises
+    ------
+    TypeError
+        The name is no text, such as a list of columns.
+    KeyError
+        No such column.
+    ValueError
+        Two columns have the name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{setting}{name!r} must be the name of one column of obs; join several: "
+            'adata.obs["both"] = adata.obs["a"].astype(str) + " " + adata.obs["b"].astype(str)'
+        )
+    if name not in adata.obs:
+        raise KeyError(f"{setting}{name!r} is no column of obs; there are {list(adata.obs.columns)}")
+    column = adata.obs[name]
+    if isinstance(column, pd.DataFrame):
+        raise ValueError(
+            f"obs has {column.shape[1]} columns {name!r}; keep one: "
+            "adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]"
+        )
+    return column
+
+
+def group_cells(labels: pd.Series) -> pd.Series:
     """Labels as groups: categorical text in the order of their categories; cells without a label form a group."""
     column = labels.astype("category").cat.remove_unused_categories()
     order = list(column.cat.categories.astype(str).unique())
     unassigned = int(column.isna().sum())
     if unassigned:
-        warnings.warn(
-            f"{unassigned:,} cells have no {labels.name!r}; they form the group {UNASSIGNED!r}", stacklevel=stacklevel
-        )
+        warn(f"{unassigned:,} cells have no {labels.name!r}; they form the group {UNASSIGNED!r}")
         order = [name for name in order if name != UNASSIGNED] + [UNASSIGNED]
     groups = column.astype(str).where(column.notna(), UNASSIGNED)
     return pd.Series(pd.Categorical(groups, order), index=labels.index, name=labels.name)

@@ -4,7 +4,6 @@ This is the door for data: whatever is wrong with it is said here, with the line
 """
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -12,11 +11,23 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm._text import listing
+from sccafm._text import listing, warn
 from sccafm.data.genes import choose_genes, find_regulators
+from sccafm.data.groups import obs_column
 from sccafm.data.matrix import KINDS, Matrix, Survey, find_matrix
 from sccafm.reference.bundle import Lexicon
-from sccafm.reference.genes import SPECIES, WAYS, GeneMatch, Vocabulary, guess_species, match_genes, species_name, spell
+from sccafm.reference.genes import (
+    MIXED_SHARE,
+    SPECIES,
+    WAYS,
+    GeneMatch,
+    Vocabulary,
+    count_species,
+    guess_species,
+    match_genes,
+    species_name,
+    spell,
+)
 from sccafm.types import CONDITIONS
 
 # var columns that may hold names beside var_names, by the habits of CELLxGENE, 10x and scanpy.
@@ -53,6 +64,7 @@ class Receipt:
     lost: tuple[str, ...]  # unknown to the vocabulary
     lost_regulators: tuple[str, ...]  # those of them that the species' list holds
     duplicates: tuple[str, ...]  # further columns for a gene that another column already gives
+    not_found: tuple[str, ...]  # of genes=: neither in the data nor in the vocabulary
     n_used: int  # genes the model reads
     n_regulators: int
     conditions: Mapping[str, str]  # slot -> what was found
@@ -74,6 +86,8 @@ class Receipt:
             lines.append(
                 f"left out {len(self.duplicates):,} columns that share a gene's token: {listing(self.duplicates)}"
             )
+        if self.not_found:
+            lines.append(f"did not find {len(self.not_found):,} of the genes asked for: {listing(self.not_found)}")
         lines.append("conditions " + "; ".join(f"{slot}: {what}" for slot, what in self.conditions.items()))
         lines.append(f"used {self.n_used:,} genes, {self.n_regulators:,} of them as regulators")
         return "\n".join(f"sccafm: {line}" for line in lines)
@@ -109,7 +123,11 @@ class Reading:
 
     def labels_of(self, adata) -> pd.Index:
         """How this reading calls the genes of `adata`, which may be others than the matrix's (raw)."""
-        return (adata.var_names if self.gene_key is None else pd.Index(adata.var[self.gene_key])).astype(str)
+        if self.gene_key is None:
+            return adata.var_names.astype(str)
+        if self.gene_key in adata.var:
+            return pd.Index(adata.var[self.gene_key]).astype(str)
+        return pd.Index(self.matrix.var[self.gene_key].reindex(adata.var_names)).astype(str)  # raw.var alone has it
 
     def gene_table(self, vocabulary: Vocabulary) -> pd.DataFrame:
         """What the genes are called, and which may regulate: columns symbol, gene_id, is_tf."""
@@ -142,7 +160,7 @@ def read(
             f'condition_keys maps slots to obs columns, e.g. {{"tissue": "organ"}}; got {condition_keys!r}'
         )
     matrix = find_matrix(adata, layer, preprocess)
-    check_unique(adata)
+    check_names(adata)
     survey = matrix.survey()
     warn_about(matrix, survey)
     columns = name_columns(matrix, gene_key)
@@ -151,7 +169,8 @@ def read(
     check_known(match, columns)
     kept, duplicates = drop_duplicates(match, survey)
     is_tf, listed = find_regulators(match, kept, regulators, lexicon, species)
-    chosen = choose_genes(match, kept, is_tf, survey, genes, n_top_genes, asked=not isinstance(regulators, str))
+    asked = not isinstance(regulators, str)
+    chosen, not_found = choose_genes(match, kept, is_tf, survey, genes, n_top_genes, asked)
     if not is_tf[chosen].any():
         raise ValueError(
             f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(regulators)}); pass "
@@ -172,6 +191,7 @@ def read(
         lost=tuple(lost),
         lost_regulators=tuple(name for key, name in spelled.items() if key in listed),
         duplicates=duplicates,
+        not_found=not_found,
         n_used=len(chosen),
         n_regulators=int(is_tf[chosen].sum()),
         conditions=condition_words,
@@ -193,7 +213,22 @@ def read(
     )
 
 
-def check_unique(adata) -> None:
+def check_names(adata) -> None:
+    """Names of cells must be unique text: h5ad and the tables of the results hold nothing else."""
+    for index, field, what in ((adata.obs_names, "obs_names", "cell"), (adata.var_names, "var_names", "gene")):
+        if isinstance(index, pd.MultiIndex):
+            raise ValueError(
+                f"{what} names must be text, adata.{field} is a MultiIndex of {index.names}; join its levels: "
+                f'adata.{field} = adata.{field}.map("_".join)'
+            )
+        odd = next((name for name in index if not isinstance(name, str)), None)
+        if odd is not None:
+            kind = "missing" if pd.isna(odd) else f"{odd!r}, a {type(odd).__name__}"
+            raise ValueError(
+                f"{what} names must be text, one in adata.{field} is {kind}; adata.{field} = adata.{field}.astype(str)"
+            )
+    if (adata.obs_names.str.strip() == "").any():
+        raise ValueError("a cell name is empty; name every cell: adata.obs_names = ...")
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()][0]
         raise ValueError(f"cell names must be unique, {twice!r} stands twice; adata.obs_names_make_unique()")
@@ -202,18 +237,18 @@ def check_unique(adata) -> None:
 def warn_about(matrix: Matrix, survey: Survey) -> None:
     if len(survey.empty):
         cells = listing(matrix.obs_names[survey.empty])
-        warnings.warn(f"{len(survey.empty):,} cells have no counts, their networks mean nothing: {cells}", stacklevel=4)
+        warn(f"{len(survey.empty):,} cells have no counts, and will have no edges: {cells}")
+    if matrix.is_boolean:
+        warn(f"{matrix.origin} holds booleans: they are read as counts of 0 and 1, which say little of a gene's level")
     if matrix.kind == "linear":
-        warnings.warn(
+        warn(
             f"{matrix.origin} is normalised but not log-transformed: it is read as log1p of shares of 10,000. "
-            'If that is wrong, prepare the values yourself and pass preprocess="none"',
-            stacklevel=4,
+            'If that is wrong, prepare the values yourself and pass preprocess="none"'
         )
     elif matrix.kind == "log":
-        warnings.warn(
+        warn(
             f"{matrix.origin} is normalised: it is read as it is. Counts in adata.X, adata.layers['counts'] or "
-            "adata.raw would be preferred",
-            stacklevel=4,
+            "adata.raw would be preferred"
         )
 
 
@@ -245,15 +280,17 @@ def find_species(
         Two species in one object, or one that is neither human nor mouse.
     """
     named = (condition_keys or {}).get("species")
+    for key, column in columns.items():
+        check_one_species(key, column)
     if species is not None:
         if named is not None:
-            warnings.warn(f"condition_keys species={named!r} has no effect where species= is given", stacklevel=4)
+            warn(f"condition_keys species={named!r} has no effect where species= is given")
         return known_species([species], "species="), "species="
     if named is not None and named not in adata.obs:
         raise KeyError(f"condition_keys names species={named!r}, adata.obs has {list(adata.obs.columns)}")
     for key in [named] if named else CONDITION_COLUMNS["species"]:
-        if key in adata.obs and adata.obs[key].notna().any():
-            return known_species(adata.obs[key].dropna().unique(), f"obs[{key!r}]"), f"obs[{key!r}]"
+        if key in adata.obs and obs_column(adata, key).notna().any():
+            return known_species(obs_column(adata, key).dropna().unique(), f"obs[{key!r}]"), f"obs[{key!r}]"
         if key in adata.uns and isinstance(adata.uns[key], str):
             return known_species([adata.uns[key]], f"uns[{key!r}]"), f"uns[{key!r}]"
     for key, column in columns.items():
@@ -261,6 +298,18 @@ def find_species(
         if guess is not None:
             return guess, f"the spelling of {key}"
     return "human", "default: neither obs, uns nor the names tell"
+
+
+def check_one_species(key: str, names: Iterable[object]) -> None:
+    """Human and mouse genes beside each other are two experiments in one matrix."""
+    names = list(names)
+    counts = count_species(names)
+    if min(counts.values()) > MIXED_SHARE * len(names):
+        raise ValueError(
+            f"{key} holds genes of two species, {counts['human']:,} human and {counts['mouse']:,} mouse: a model reads one "
+            'at a time. Split cells and genes, e.g. by their prefix: human = adata[adata.obs["organism"] == "human", '
+            'adata.var_names.str.startswith("GRCh38")].copy(), and infer each by itself'
+        )
 
 
 def known_species(words: Iterable[object], origin: str) -> str:
@@ -300,10 +349,9 @@ def drop_duplicates(match: GeneMatch, survey: Survey) -> tuple[np.ndarray, tuple
     twice = match.names[kept].duplicated()
     kept, dropped = kept[~twice], np.append(dropped, kept[twice])
     if len(dropped):
-        warnings.warn(
+        warn(
             f"{len(dropped):,} columns share the model's token of a gene that is there already and are left out: "
-            f"{listing(match.names[dropped])}",
-            stacklevel=4,
+            f"{listing(match.names[dropped])}"
         )
     return kept, tuple(match.names[dropped].astype(str))
 
@@ -328,9 +376,9 @@ def read_conditions(
         if not candidates:
             said[slot] = "absent"
             continue
-        known = {key: known_words(adata.obs[key], lexicon) for key in candidates}
+        known = {key: known_words(obs_column(adata, key), lexicon) for key in candidates}
         key = max(known, key=lambda k: len(known[k][0]))
-        columns[slot] = adata.obs[key]
+        columns[slot] = obs_column(adata, key)
         words, unknown = known[key]
         said[slot] = f"obs[{key!r}] {listing(words, 3)}" if words else f"obs[{key!r}]"
         if unknown:

@@ -3,7 +3,6 @@
 Every storage (CSR, CSC, dense, backed) goes through one road, so that the same cell gives the same values.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from sccafm._io import BLOCK, blocks
+from sccafm._text import warn
 
 TARGET_SUM = 1e4
 LOG_LIMIT = 30.0  # no log-transformed value is larger: log2 of a billion is 30
@@ -42,6 +42,10 @@ class Matrix:
     var: pd.DataFrame  # of these genes: raw may hold others than X
     obs_names: pd.Index
     kind: str  # a key of KINDS
+
+    @property
+    def is_boolean(self) -> bool:
+        return getattr(self.values, "dtype", None) == np.dtype(bool)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -171,10 +175,9 @@ def by_rows(values: object, origin: str) -> object:
     if getattr(values, "format", None) != "csc":
         return values
     if not sparse.issparse(values):
-        warnings.warn(
+        warn(
             f"{origin} is backed and stored by columns (CSC): it is read into memory once. Store it by rows to keep "
-            "memory flat: adata.X = adata.X.tocsr()",
-            stacklevel=2,
+            "memory flat: adata.X = adata.X.tocsr()"
         )
         values = values.to_memory()
     return values.tocsr()

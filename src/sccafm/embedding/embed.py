@@ -1,7 +1,6 @@
 """embed: vectors of cells and genes that know the cell's graph. Cells are read block by block, like in `infer_grn`."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +12,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks, digest
-from sccafm.data.groups import UNASSIGNED, find_groups
+from sccafm._text import warn
+from sccafm._torch import plain_torch
+from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
 from sccafm.data.input import Reading, read
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
 from sccafm.embedding.result import Embedding, cell_frame, static_frame
-from sccafm.grn.annotation import storable
+from sccafm.grn.annotation import can_annotate, storable
 from sccafm.grn.grn import GRN
 from sccafm.grn.reuse import check_grn, check_same_values, genes_to_read, stored_factors
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_settings, pass_size
+from sccafm.model.validation import as_model, check_key, check_settings, pass_size
 from sccafm.model.weights import module_hash
 from sccafm.nn import CausalEFM
 from sccafm.nn.ordering import regulatory_order, reordered
 from sccafm.types import Factors, Tokens
 
 
+@plain_torch()
 def embed(
     adata,
     model: Model | str | Path | None = None,
@@ -97,6 +99,7 @@ def embed(
         message says what was expected, what came and what mends it.
     """
     check_settings(None, None, batch_size, genes, n_top_genes, 0)
+    check_key(key_added)
     adapt = read_adapt(adapt)
     model = as_model(model, device)
     if model.efm is None:
@@ -139,7 +142,8 @@ def embed(
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         object.__setattr__(embedding, "adata", adata)
-    annotate(adata, embedding, reading, key_added)
+    if can_annotate(adata):
+        annotate(adata, embedding, reading, key_added)
     return embedding
 
 
@@ -195,12 +199,10 @@ def pass_cells(efm, tokens: Tokens, factors: Factors) -> tuple[Tensor, Tensor]:
 def find_batches(adata, batch_key: str | None, adapt: Adapt | None) -> np.ndarray | None:
     if batch_key is None:
         return None
-    if batch_key not in adata.obs:
-        raise KeyError(f"batch_key={batch_key!r} is no column of obs; there are {list(adata.obs.columns)}")
+    column = obs_column(adata, batch_key, "batch_key=")
     if adapt is None:
-        warnings.warn('batch_key has no effect without adapt=; write adapt="5 epochs"', stacklevel=3)
+        warn('batch_key has no effect without adapt=; write adapt="5 epochs"')
         return None
-    column = adata.obs[batch_key]
     batches = column.astype(str).where(column.notna(), UNASSIGNED).to_numpy()
     if len(set(batches)) < 2:
         raise ValueError(f"batch_key={batch_key!r} names a single batch, {batches[0]!r}; leave batch_key= out")

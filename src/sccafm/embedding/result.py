@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from sccafm._io import new_folder, write_table, write_whole
+from sccafm._io import new_folder, whole_path, write_table, write_whole
 from sccafm.data.groups import ALL
 from sccafm.model.model import Model
 
@@ -85,7 +85,7 @@ def read_embedding(folder: str | Path) -> Embedding:
     ValueError
         It was written by another version.
     """
-    folder = Path(folder)
+    folder = whole_path(folder)
     path = folder / "embedding.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no embedding: it has no embedding.json")

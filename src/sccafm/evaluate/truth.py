@@ -18,6 +18,7 @@ from sccafm.grn.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_c
 from sccafm.reference.genes import spell
 
 KINDS = ("binding", "response", "curated")  # they ask different questions, and are never averaged alone
+LABELS = ("label", "weight", "score", "truth", "is_true", "is_edge", "edge", "value")  # of a truth: zero is no edge
 ALIAS_COLUMNS = (
     "gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id",
     "symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name",
@@ -95,8 +96,9 @@ def read_edges(
     Parameters
     ----------
     table
-        A table, or a CSV or TSV file, with the columns source, target or Gene1, Gene2 or TF, target (any case); other
-        columns are ignored. Or a list or set of pairs (source, target). Symbols or Ensembl ids.
+        A table, or a CSV or TSV file, with the columns source, target or Gene1, Gene2 or TF, target (any case). Rows whose
+        label, weight or score (`LABELS`) is the number 0 or False are no edges and count as filtered; other columns are
+        ignored. Or a list or set of pairs (source, target). Symbols or Ensembl ids.
     genes
         Measured genes. None keeps every gene, in its first spelling.
     regulators
@@ -120,6 +122,7 @@ def read_edges(
     table = edge_table(table)
     source, target = edge_columns(table)
     kept = np.ones(len(table), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
+    kept &= ~marked_absent(table)
     ends = table.loc[kept, [source, target]]
     if genes is None:
         genes = ends.to_numpy().ravel()
@@ -145,6 +148,13 @@ def read_edges(
         unmapped_genes=tuple(lost[:10]),
         kind=kind,
     )
+
+
+def marked_absent(table: pd.DataFrame) -> np.ndarray:
+    """Rows that a column of numbers or booleans marks as no edge, by a zero."""
+    columns = [name for name in table if str(name).strip().lower() in LABELS]
+    columns = [name for name in columns if pd.api.types.is_numeric_dtype(table[name])]
+    return (table[columns] == 0).any(axis=1).to_numpy() if columns else np.zeros(len(table), dtype=bool)
 
 
 def read_beeline(table: pd.DataFrame | str | Path, genes: AnnData | Iterable[str] | None = None) -> Truth:
@@ -248,6 +258,11 @@ def score_matrix(scores, group: str | None = None) -> pd.DataFrame:
         )
     if not matrix.size:
         raise ValueError(f"expected at least one regulator and one target, got a matrix of shape {matrix.shape}")
+    if len(matrix.columns) < 0.5 * len(matrix.index) and set(matrix.columns) < set(matrix.index):
+        raise ValueError(
+            f"expected regulators in rows and targets in columns, got {len(matrix.index):,} rows that hold all "
+            f"{len(matrix.columns):,} columns: the matrix seems to be transposed; pass scores.T"
+        )
     matrix = matrix.astype(float)
     if matrix.isna().to_numpy().any():
         n_missing = int(matrix.isna().to_numpy().sum())

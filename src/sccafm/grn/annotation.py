@@ -4,11 +4,23 @@ import json
 
 import pandas as pd
 
+from sccafm._text import warn
 from sccafm.data.groups import ALL
 from sccafm.data.input import Reading
 from sccafm.grn.grn import GRN
 
 POPULATION_EDGES = 10_000  # edges of the population network that uns keeps per group
+
+
+def can_annotate(adata) -> bool:
+    """Whether results can be written into an AnnData; a subset of a backed file takes none, which is said."""
+    if adata.isbacked and adata.is_view:
+        warn(
+            "a subset of a backed file cannot be annotated: the results are in what this call returns. For an annotated copy in "
+            "memory pass copy=True"
+        )
+        return False
+    return True
 
 
 def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:

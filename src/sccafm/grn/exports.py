@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sccafm._io import write_file
+from sccafm._io import whole_path, write_file
 
 TOP_K = 10_000  # edges of a group that leave by default
 GENERNIB_EDGES = 50_000  # more are refused there
@@ -197,7 +197,7 @@ class Exports:
         import networkx as nx
 
         write_file(path, lambda p: nx.write_graphml(graph, p))
-        return Path(path)
+        return whole_path(path)
 
     def to_cyjs(
         self,

@@ -97,6 +97,11 @@ class GRN(ContextViews, Exports):
         return self.pairs.in_prior
 
     @cached_property
+    def _regulator_positions(self) -> np.ndarray:
+        """Of the regulators among the targets: both ends of an edge have the same categories, and can be compared."""
+        return np.flatnonzero(self.genes["is_tf"].to_numpy())
+
+    @cached_property
     def regulators(self) -> pd.Index:
         return self.genes.index[self.genes["is_tf"].to_numpy()]
 
@@ -143,7 +148,7 @@ class GRN(ContextViews, Exports):
         return pd.DataFrame(
             {
                 "cell": pd.Categorical.from_codes(found.cell[order], self.cells),
-                "source": pd.Categorical.from_codes(source, self.regulators),
+                "source": pd.Categorical.from_codes(self._regulator_positions[source], self.targets),
                 "target": pd.Categorical.from_codes(target, self.targets),
                 "weight": found.weight[order],
                 "confidence": found.confidence[order],
@@ -246,7 +251,7 @@ class GRN(ContextViews, Exports):
         order = among[np.argsort(-flat[among], kind="stable")][:top_k]
         source, target = np.divmod(order, len(self.targets))
         table = {
-            "source": pd.Categorical.from_codes(source, self.regulators),
+            "source": pd.Categorical.from_codes(self._regulator_positions[source], self.targets),
             "target": pd.Categorical.from_codes(target, self.targets),
             "weight": flat[order],
             "confidence": self._confidence(group, order),

@@ -8,13 +8,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks
+from sccafm._text import listing, warn
+from sccafm._torch import plain_torch
 from sccafm.confidence.calibration import confidence_of, levels, row_quantiles
 from sccafm.confidence.permutation import NULL_CELLS, CellTest, Null
 from sccafm.confidence.unusual import out_of_distribution
 from sccafm.data.groups import find_groups, kept_obs
 from sccafm.data.input import Reading, read
 from sccafm.data.tokenizer import tokenize
-from sccafm.grn.annotation import annotate
+from sccafm.grn.annotation import annotate, can_annotate
 from sccafm.grn.background import find_null, find_pairs, read_sample
 from sccafm.grn.edges import select_edges, self_edges
 from sccafm.grn.factors import pack_factors
@@ -24,9 +26,10 @@ from sccafm.grn.provenance import parameters, run_card
 from sccafm.grn.storage import PART_CELLS, CellEdges, Part, Store, n_parts, stored_results
 from sccafm.model.forward import factors_of
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_settings, pass_size
+from sccafm.model.validation import as_model, check_key, check_settings, pass_size
 
 
+@plain_torch()
 def infer_grn(
     adata,
     model: Model | str | Path | None = None,
@@ -124,6 +127,7 @@ def infer_grn(
         Data that cannot be read: the message says what was expected, what came and what mends it.
     """
     check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells)
+    check_key(key_added)
     model = as_model(model, device)
     reading = read(
         adata,
@@ -149,10 +153,15 @@ def infer_grn(
     size = pass_size(batch_size, model)
     inferred = Inference(model, reading, grn, null, top_k, min_weight, keep_factors, size)
     grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
+    silent = np.setdiff1d(inferred.silent, reading.survey.empty).astype(int)  # of the others is said already
+    if len(silent):
+        cells = listing(grn.cells[silent])
+        warn(f"{len(silent):,} cells have no count in the genes that were read, and no edges: {cells}")
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         object.__setattr__(grn, "adata", adata)
-    annotate(adata, grn, reading, key_added)
+    if can_annotate(adata):
+        annotate(adata, grn, reading, key_added)
     return grn
 
 
@@ -175,6 +184,7 @@ class Inference:
         self.batch_size = batch_size
         self.group_codes = grn.groups.cat.codes.to_numpy()
         self.self_edges = self_edges(reading)
+        self.silent: list[int] = []  # cells without a count in the genes that are read
         self.test = None if null is None else CellTest(null, self.self_edges)
 
     def to_memory(self, progress: bool) -> GRN:
@@ -231,6 +241,11 @@ class Inference:
         values = reading.matrix.read(start, stop, reading.columns)
         tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
         u, v, context, summary = factors_of(self.sfm, tokens, reading.is_tf)
+        silent = np.flatnonzero(~values.any(1))
+        if len(silent):  # nothing is known of such cells: they have no edges
+            u = u.clone()
+            u[silent.tolist()] = 0
+            self.silent.extend((start + silent).tolist())
         edges, strengths = [], []
         for i in range(stop - start):
             # A product may round by where its factors stand in memory: copies stand alike for every cell.
@@ -249,6 +264,7 @@ class Inference:
         if self.calibration is not None:
             seen = (values, reading.gene_ids, reading.species)
             arrays["ood"] = out_of_distribution(arrays["summary"], *seen, self.calibration)
+            arrays["ood"][silent] = 1
         if self.keep_factors:
             width = min(self.sfm.config.topk or u.shape[-1], u.shape[-1])
             for name, dense in (("u", u), ("v", v)):

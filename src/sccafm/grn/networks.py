@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sccafm._io import whole_path
 from sccafm.data.groups import ALL
 from sccafm.grn.edge_tables import WEIGHTS, edge_columns, find_column
 from sccafm.grn.exports import Exports
@@ -208,7 +209,7 @@ def from_pyscenic(path: str | Path) -> Network:
     ValueError
         A loom file, or one that is neither of the two.
     """
-    path = Path(path)
+    path = whole_path(path)
     if path.suffix == ".loom":
         raise ValueError(f"{path} is a loom file; give the CSV that `pyscenic grn` or `pyscenic ctx` wrote")
     with open(path, encoding="utf-8") as file:

@@ -1,12 +1,12 @@
 """Networks that were inferred before and are handed to another call: checks, and their factors as tensors."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from sccafm._text import warn
 from sccafm.data.input import Reading
 from sccafm.grn.factors import unpack_factors
 from sccafm.grn.grn import GRN
@@ -65,7 +65,7 @@ def check_grn(adata, grn: GRN | None, model: Model, genes: Sequence[str] | None)
             "agree; pass adata[grn.cells], or infer the networks of these cells"
         )
     if genes is not None:
-        warnings.warn("genes= has no effect beside grn=, whose genes are read", stacklevel=3)
+        warn("genes= has no effect beside grn=, whose genes are read")
 
 
 def genes_to_read(grn: GRN | None, genes: Sequence[str] | None) -> dict:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from sccafm._io import write_table, write_whole
+from sccafm._io import whole_path, write_table, write_whole
 
 FORMAT = 3
 PART_CELLS = 500  # cells of one part
@@ -71,7 +71,7 @@ class StoredEdges:
     n_cells: int
 
     def __len__(self) -> int:
-        return sum(pq.ParquetFile(path).metadata.num_rows for path in self._paths())
+        return sum(open_part(path).metadata.num_rows for path in self._paths())
 
     def of(self, cells: np.ndarray) -> CellEdges:
         found = {}
@@ -122,14 +122,32 @@ def write_edges(edges: CellEdges, path: Path) -> None:
 
 def read_edges(path: Path, cells: np.ndarray) -> CellEdges:
     """Edges of some cells of one part; only the row groups that hold them are read."""
-    file = pq.ParquetFile(path)
+    file = open_part(path)
     groups = []
     for number in range(file.metadata.num_row_groups):
         statistics = file.metadata.row_group(number).column(0).statistics
         if len(cells) and np.any((cells >= statistics.min) & (cells <= statistics.max)):
             groups.append(number)
-    table = file.read_row_groups(groups)
+    try:
+        table = file.read_row_groups(groups)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
     return CellEdges(*(table.column(name).to_numpy() for name in EDGE_TYPES)).of(cells)
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """What to say of a file of networks that cannot be read."""
+    reason = "it is missing" if not path.exists() else str(error).splitlines()[0]
+    return ValueError(
+        f"{path} is damaged ({reason}); infer the networks again into a new folder, or copy the file again"
+    )
 
 
 class Store:
@@ -151,7 +169,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, header: dict, tables: dict[str, pd.DataFrame]):
-        self.folder = Path(folder)
+        self.folder = whole_path(folder)
         self.header = header
         self.n_cells = len(tables["cells"])
         if self.folder.exists() and not self.folder.is_dir():
@@ -248,7 +266,11 @@ def array_path(folder: Path, name: str) -> Path:
 
 def map_array(folder: Path, name: str) -> np.ndarray:
     """One array of all cells, read from disk where it is looked at; what is written to it stays in memory."""
-    return np.load(array_path(folder, name), mmap_mode="c").view(np.ndarray)
+    path = array_path(folder, name)
+    try:
+        return np.load(path, mmap_mode="c").view(np.ndarray)
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
 
 
 def array_names(folder: Path) -> list[str]:

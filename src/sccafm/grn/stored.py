@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from sccafm._io import whole_path
 from sccafm.data.groups import ALL
 from sccafm.grn.grn import GRN
 from sccafm.grn.pairs import pairs_of
-from sccafm.grn.storage import read_header, read_obs, stored_results
+from sccafm.grn.storage import damaged, read_header, read_obs, stored_results
 
 
 def read_grn(folder: str | Path) -> GRN:
@@ -21,16 +25,14 @@ def read_grn(folder: str | Path) -> GRN:
     ValueError
         The run that wrote them has not finished.
     """
-    folder = Path(folder)
+    folder = whole_path(folder)
     header = read_header(folder)
     if not header["complete"]:
         raise ValueError(f"{folder} holds an unfinished run; call infer_grn with the same arguments again to finish it")
-    genes = pd.read_parquet(folder / "genes.parquet").set_index("name")
-    cells = pd.read_parquet(folder / "cells.parquet")
+    genes = read_table(folder / "genes.parquet").set_index("name")
+    cells = read_table(folder / "cells.parquet")
     columns = ["in_prior", "prior_sources", "sign", "null_mean", "null_sd"]
-    pairs = pairs_of(
-        pd.read_parquet(folder / "edges.parquet", columns=columns), len(genes), header["run"]["null_cells"]
-    )
+    pairs = pairs_of(read_table(folder / "edges.parquet", columns), len(genes), header["run"]["null_cells"])
     groups = cells["group"].astype("category")
     obs = folder / "obs.parquet"
     return GRN(
@@ -38,8 +40,22 @@ def read_grn(folder: str | Path) -> GRN:
         genes=genes.rename_axis(None),
         groups=groups.set_axis(cells["cell"]).rename_axis(None).rename(header["run"]["groupby"] or ALL),
         pairs=pairs,
-        sums=load_file(folder / "sums.safetensors"),
+        sums=read_sums(folder / "sums.safetensors"),
         params=header["params"],
         obs=read_obs(obs, pd.Index(cells["cell"]).rename(None)) if obs.exists() else None,
         **stored_results(folder, len(cells)),
     )
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
+def read_sums(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, error) from error

@@ -75,7 +75,7 @@ def find_release(source: str | Path | None, revision: str | None, local_files_on
         return bundled()
     path = Path(source).expanduser()
     if path.is_dir():
-        return path
+        return path.absolute()
     if path.exists():
         raise FileNotFoundError(f"{source} is a file; a model is a folder, e.g. sccafm.load({str(path.parent)!r})")
     parent_exists = path.parent != Path(".") and path.parent.is_dir()

@@ -6,14 +6,15 @@ Foreign key names are renamed here alone. Nothing is unpickled.
 import dataclasses
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from sccafm._io import file_hash, write_json
+from sccafm._io import file_hash, whole_path, write_json
+from sccafm._text import warn
+from sccafm._torch import plain_torch
 from sccafm.confidence.calibration import Calibration, read_calibration
 from sccafm.model.layout import (
     CANDIDATES,
@@ -73,7 +74,7 @@ class Model:
 
         The folder appears whole or not at all. It must not exist yet, or be empty.
         """
-        folder = Path(folder)
+        folder = whole_path(folder)
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; choose a new folder or remove it first")
         partial = folder.with_name(folder.name + ".partial")
@@ -101,6 +102,7 @@ class Model:
                 write_json(path, json.loads(path.read_text()) | {"weights_hash": digest})
 
 
+@plain_torch()
 def load(
     source: str | Path | None = None,
     *,
@@ -145,11 +147,10 @@ def load(
     if len(halves) == 2:
         efm = load_efm(files["efm_config"], files["efm_model"], *sizes)
     elif halves:
-        warnings.warn(
+        warn(
             f"{folder} holds {halves[0]} ({files[halves[0]]}) without its other half, looked for "
             f"{[c for name in ('efm_config', 'efm_model') if name not in halves for c in CANDIDATES[name]]}: "
-            "the model has no EFM",
-            stacklevel=2,
+            "the model has no EFM"
         )
     weights_hash = file_hash(files["sfm_model"])
     return Model(
@@ -172,10 +173,9 @@ def read_contexts(files: Mapping[str, Path], weights_hash: str) -> tuple[str, ..
         return None
     content = json.loads(files["contexts"].read_text())
     if content["weights_hash"] != weights_hash:
-        warnings.warn(
+        warn(
             f"{files['contexts']} names the factors of other weights and is not used; name them again: "
-            "python scripts/calibrate.py",
-            stacklevel=3,
+            "python scripts/calibrate.py"
         )
         return None
     return tuple(factor["name"] for factor in content["factors"])

@@ -1,12 +1,12 @@
 """What `infer_grn` and `embed` are handed beside the data: settings are checked, and a model is found."""
 
 import numbers
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from sccafm._text import warn
 from sccafm.model.model import Model, load, load_cached
 
 
@@ -27,13 +27,21 @@ def check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells
     if n_top_genes is not None and (isinstance(n_top_genes, bool) or not isinstance(n_top_genes, (int, np.integer))):
         raise ValueError(f"n_top_genes must be a whole number or None for every gene, got {n_top_genes!r}")
     if genes is not None and n_top_genes not in (None, 2000):
-        warnings.warn("n_top_genes has no effect where genes= names the genes to read", stacklevel=3)
+        warn("n_top_genes has no effect where genes= names the genes to read")
+
+
+def check_key(key: object) -> None:
+    """A name under which results can be written to h5ad."""
+    if not isinstance(key, str) or not key.strip() or set(key) & set("/\0") or key.strip(".") == "":
+        raise ValueError(
+            f'key_added must be a name that h5ad can hold: text without "/", such as "sccafm"; got {key!r}'
+        )
 
 
 def as_model(model: Model | str | Path | None, device: str) -> Model:
     if isinstance(model, Model):
         if device != "auto" and torch.device(device) != model.device:
-            warnings.warn(f"device={device!r} has no effect: the loaded model is on {model.device}", stacklevel=3)
+            warn(f"device={device!r} has no effect: the loaded model is on {model.device}")
         return model
     if model is None:
         return load_cached(None, str(device))

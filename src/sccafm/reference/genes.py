@@ -20,7 +20,9 @@ SPECIES = {
 }
 LOST = -1  # the token of a gene that the vocabulary does not hold
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?(_PAR_Y)?")  # in upper case
-GENOME = re.compile(r"^(HG19|HG38|GRCH37|GRCH38|MM9|MM10|MM39|GRCM38|GRCM39)_+")  # prefix of mixed-species references
+# Prefix of references that join genomes: "GRCh38_", "mm10___", "GRCh38-2020-A_".
+GENOME = re.compile(r"^(?:(HG19|HG38|GRCH37|GRCH38)|(MM9|MM10|MM39|GRCM38|GRCM39))(?:-\d{4}-[A-Z])?_+", re.IGNORECASE)
+MIXED_SHARE = 0.01  # of names that tell another species than the rest: a few transgenes do not make data mixed
 NULL_WORDS = frozenset(("", "nan", "none", "<na>", "na", "null"))
 
 # How a name found its token, best first: of two columns for one gene the better-known name is kept.
@@ -35,7 +37,7 @@ def species_name(word: object) -> str | None:
 
 def spell(name: object) -> str:
     """The form in which names are compared: stripped, upper case, no genome prefix, Ensembl ids without version."""
-    name = GENOME.sub("", str(name).strip().upper(), count=1)
+    name = without_genome(name).upper()
     return re.split(r"[._]", name)[0] if ENSEMBL.fullmatch(name) else name
 
 
@@ -43,13 +45,37 @@ def is_ensembl(spelled: str) -> bool:
     return ENSEMBL.fullmatch(spelled) is not None
 
 
+def without_genome(name: object) -> str:
+    """A name without white space and without the prefix of its genome, in its own case."""
+    return GENOME.sub("", str(name).strip(), count=1)
+
+
+def told_species(name: object) -> str | None:
+    """Species that one name states by the prefix of its genome or as an Ensembl id; None for a plain symbol."""
+    genome = GENOME.match(str(name).strip())
+    if genome is not None:
+        return "human" if genome[1] else "mouse"
+    name = str(name).strip().upper()
+    return "mouse" if name.startswith("ENSMUSG") else "human" if name.startswith("ENSG") else None
+
+
+def count_species(names: Iterable[object]) -> dict[str, int]:
+    """How many names state each species; those that state none are not counted."""
+    told = [told_species(name) for name in names]
+    return {species: told.count(species) for species in SPECIES}
+
+
 def guess_species(names: Iterable[object]) -> str | None:
-    """Species that most gene names look like: by Ensembl prefix, else by case (Actb against ACTB); None if unclear."""
-    names = [str(name).strip() for name in names]
-    spelled = [name.upper() for name in names]
-    mouse = sum(name.startswith("ENSMUSG") for name in spelled)
-    human = sum(name.startswith("ENSG") for name in spelled)
-    letters = [name for name in names if name[:2].isalpha() and not name.upper().startswith("ENS")]
+    """Species that most gene names look like; None if unclear.
+
+    By the prefix of the genome or the Ensembl id, else by case (Actb against ACTB).
+    """
+    names = [str(name) for name in names]
+    counts = count_species(names)
+    mouse, human = counts["mouse"], counts["human"]
+    letters = [
+        name for name in map(without_genome, (n for n in names if told_species(n) is None)) if name[:2].isalpha()
+    ]
     mouse += sum(name[0].isupper() and name[1:3].islower() for name in letters)
     human += sum(name[:3].isupper() for name in letters)
     if max(mouse, human) < 0.5 * len(names) or mouse == human:
@@ -192,8 +218,8 @@ class GeneNames:
         """The gene's symbol in its own species, the name as it came where nothing better is known."""
         if species == "mouse":
             known = self.homologs.mouse_symbol(spell(name))
-            return str(name).strip() if known == spell(name) else known
-        return str(name).strip() if token == LOST else self.vocabulary.symbol(token)
+            return without_genome(name) if known == spell(name) else known
+        return without_genome(name) if token == LOST else self.vocabulary.symbol(token)
 
 
 @dataclass(frozen=True)

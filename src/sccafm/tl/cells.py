@@ -1,7 +1,6 @@
 """Cells as an embedding module reads them: expression, and the factors that the structure module finds in each."""
 
 import dataclasses
-import warnings
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks
-from sccafm._text import listing
+from sccafm._text import listing, warn
 from sccafm.data.input import Reading
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import read_rows
@@ -126,10 +125,9 @@ def narrowed(reading: Reading, gene_ids: np.ndarray, symbols: tuple[str, ...], i
             "matrix, not one that was cut to variable genes, or fit the head on genes that both have: genes=[...]"
         )
     if lost:
-        warnings.warn(
+        warn(
             f"{len(lost):,} of the {len(gene_ids):,} genes that the head was fitted on are not in the data, cells are read "
-            f"without them: {listing(lost)}",
-            stacklevel=3,
+            f"without them: {listing(lost)}"
         )
     chosen, is_tf = found[is_here], is_tf[is_here]
     receipt = dataclasses.replace(reading.receipt, n_used=len(chosen), n_regulators=int(is_tf.sum()))

@@ -9,6 +9,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from sccafm._torch import plain_torch
 from sccafm.data.input import read
 from sccafm.grn.grn import GRN
 from sccafm.grn.reuse import check_grn, check_same_values, genes_to_read
@@ -26,6 +27,7 @@ from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
 KINDS, NETWORKS = ("classify", "regress"), ("linear", "mlp")
 
 
+@plain_torch()
 def fit_head(
     adata: AnnData,
     target: str,

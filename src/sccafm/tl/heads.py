@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sccafm._io import new_folder, write_whole
+from sccafm._io import new_folder, whole_path, write_whole
 from sccafm.model.weights import load_efm, save_efm
 from sccafm.nn import CausalEFM
 from sccafm.tl.networks import Fit, Settings, make_network, outputs
@@ -88,7 +88,8 @@ class Head:
 
 def read_head(folder: str | Path) -> Head:
     """Read what `Head.write` wrote. FileNotFoundError or ValueError where it is no head of this version."""
-    path = Path(folder) / "head.json"
+    folder = whole_path(folder)
+    path = folder / "head.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no head: it has no head.json")
     content = json.loads(path.read_text())
@@ -96,13 +97,13 @@ def read_head(folder: str | Path) -> Head:
         raise ValueError(
             f"{path} has the format {content.get('format')}, this version reads {FORMATS}; fit the head again"
         )
-    tensors = load_file(Path(folder) / "head.safetensors")
+    tensors = load_file(folder / "head.safetensors")
     settings, classes = Settings(**content["settings"]), tuple(content["classes"])
     network = make_network(settings, len(tensors["center"]), len(classes) or 1)
     network.load_state_dict({k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")})
     held_out = pd.DataFrame(**content["held_out"])
     tuned = content.get("tuned")  # the first format had none
-    tuned = None if tuned is None else read_tuned(Path(folder), tuned)
+    tuned = None if tuned is None else read_tuned(folder, tuned)
     return Head(
         settings, classes, network.eval(), tensors["center"], tensors["scale"], content["temperature"],
         pd.DataFrame(content["scores"]), held_out, content["embedding_hash"], tuned,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._torch import plain_torch
 from sccafm.data.input import read
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_settings, pass_size
@@ -15,6 +16,7 @@ from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
 
 
+@plain_torch()
 def predict(
     adata: AnnData,
     head: Head | str | Path,

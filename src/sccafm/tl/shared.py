@@ -72,7 +72,7 @@ def several_groups(labels: pd.Series, least: int, parameter: str) -> pd.Series:
     ValueError
         Fewer than two such groups.
     """
-    groups = group_cells(labels, stacklevel=5)
+    groups = group_cells(labels)
     sizes = groups.value_counts(sort=False)
     small = sizes.index[sizes < least]
     if len(sizes) - len(small) < 2:

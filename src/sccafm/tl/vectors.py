@@ -1,11 +1,12 @@
 """Vectors that stand in obsm, and which embedding module made them."""
 
 import inspect
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 from anndata import AnnData
+
+from sccafm._text import warn
 
 
 def vectors(adata: AnnData, use_rep: str) -> np.ndarray:
@@ -29,4 +30,4 @@ def warn_of_unused(function: Callable, where: str, **settings: object) -> None:
     known = inspect.signature(function).parameters
     for name, value in settings.items():
         if value is not known[name].default and value != known[name].default:
-            warnings.warn(f"{name}= has no effect {where}", stacklevel=3)
+            warn(f"{name}= has no effect {where}")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sccafm._torch import plain_torch
 from sccafm.losses.embedding import WATCHED, objective, total
 from sccafm.model.layout import FITTED, SFM_PICTURES, copy_present, copy_tables, find_files, find_release
 from sccafm.model.weights import load_efm, load_sfm, save_efm, save_sfm
@@ -98,6 +99,7 @@ class EFMTrainer(nn.Module):
         return list(self.efm.layers)
 
 
+@plain_torch()
 def train_efm(config: TrainEFM, progress: bool = True) -> Path:
     """Train, or take up a stopped run where its last checkpoint left it.
 

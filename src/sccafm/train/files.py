@@ -91,7 +91,7 @@ def corpus_files(folder: Path) -> list[Path]:
     FileNotFoundError
         There are none.
     """
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix in SUFFIXES)
+    paths = sorted(path for path in Path(folder).expanduser().glob("*") if path.suffix in SUFFIXES)
     if not paths:
         raise FileNotFoundError(f"{folder} holds no .h5ad file and no .zarr folder; data= names a folder of them")
     return paths

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sccafm._torch import plain_torch
 from sccafm.losses import structure as losses
 from sccafm.model.layout import copy_tables, find_files, find_release
 from sccafm.model.model import carry_contexts
@@ -128,6 +129,7 @@ class Trainer(nn.Module):
         return list(self.sfm.backbone.layers)
 
 
+@plain_torch()
 def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     """Train, or take up a stopped run where its last checkpoint left it.
 
