@@ -125,6 +125,7 @@ def test_command_line_and_python_give_the_same(files, tmp_path, toy_adata, tiny_
     assert sccafm.read_grn(tmp_path / "grn").to_frame().equals(expected.to_frame())
 
 
+@pytest.mark.filterwarnings("ignore:.*cells have no count in the genes that were read")
 def test_genes_conditions_and_preparation_can_be_said(files, tmp_path, toy_adata, tiny_model):
     (tmp_path / "genes.txt").write_text("SPI1\nGATA1 LYZ\nCD3D\n")
     toy_adata.obs["organ"] = toy_adata.obs.pop("tissue")
