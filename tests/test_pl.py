@@ -79,6 +79,19 @@ def test_specificity_is_the_log_ratio_to_the_other_groups(grn):
         assert found.loc[source, target] == pytest.approx(expected)
 
 
+def test_specificity_beside_one_group(grn):
+    found = specificity(grn, "B cell", "monocyte")
+    own, rest = grn.matrix("B cell"), grn.matrix("monocyte")
+    floor = own.to_numpy().mean()
+    np.testing.assert_allclose(found, np.log2((own + floor) / (rest + floor)))
+    ax = pl.network(grn, "B cell", n_edges=5, beside=["monocyte"])
+    assert ax.get_title() == "B cell (10 cells): 5 edges beside monocyte"
+    with pytest.raises(ValueError, match="beside='B cell' needs another group=, got 'B cell'"):
+        specificity(grn, "B cell", "B cell")
+    with pytest.raises(KeyError, match="no group 'NK'"):
+        pl.network(grn, "B cell", beside="NK")
+
+
 def test_chosen_edges_are_those_of_a_plain_loop(grn):
     found = chosen_edges(grn, "B cell", n_edges=12, max_regulators=2)
     table, ratio = grn.network("B cell"), specificity(grn, "B cell")

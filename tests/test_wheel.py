@@ -46,6 +46,11 @@ def test_wheel_holds_models_and_tables(site):
     assert tables | {f"models/{m}" for m in models} <= names
 
 
+def test_wheel_holds_cells_and_the_page(site):
+    for name in ("datasets/pbmc3k.h5ad", "pl/page.html", "pl/vendor/cytoscape.min.js", "pl/vendor/cytoscape.LICENSE"):
+        assert (site / "sccafm" / name).stat().st_size > 0
+
+
 def test_wheel_infers_from_any_folder(site, tmp_path):
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"

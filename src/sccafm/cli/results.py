@@ -76,6 +76,8 @@ class Plot:
     """Edges of a network; absent: 50, or 200 on a page."""
     rank: Literal["specific", "weight"] = "specific"
     """Edges stronger than in other groups, or strongest."""
+    beside: tuple[str, ...] | None = None
+    """Groups that specific edges are compared with; absent: all others."""
     genes: tuple[str, ...] | None = None
     """Only edges that begin or end at these."""
     min_confidence: float | None = None
@@ -183,7 +185,7 @@ def run_plot(options: Plot) -> None:
     matplotlib.use("Agg")  # a file is written: no display is needed
     if options.kind in ("network", "html"):
         network = read_networks(options.networks)
-        names = ("rank", "genes", "min_confidence")
+        names = ("rank", "beside", "genes", "min_confidence")
         settings = {name: getattr(options, name) for name in names}
         if options.n_edges is not None:
             settings["n_edges"] = options.n_edges

@@ -29,6 +29,7 @@ def network_html(
     *,
     n_edges: int = 200,
     rank: str = "specific",
+    beside: str | Iterable[str] | None = None,
     genes: Iterable[str] | None = None,
     max_regulators: int | None = 5,
     min_confidence: float | None = None,
@@ -38,7 +39,7 @@ def network_html(
 
     Parameters
     ----------
-    network, group, rank, genes, max_regulators, min_confidence
+    network, group, rank, beside, genes, max_regulators, min_confidence
         As in `sccafm.pl.network`.
     path
         HTML file; it appears whole or not at all, and an existing one is replaced.
@@ -62,10 +63,10 @@ def network_html(
     """
     network = as_network(network)
     edges = chosen_edges(
-        network, group, n_edges=n_edges, rank=rank, genes=genes, max_regulators=max_regulators,
+        network, group, n_edges=n_edges, rank=rank, beside=beside, genes=genes, max_regulators=max_regulators,
         min_confidence=min_confidence,
     ).astype({"source": str, "target": str})  # fmt: skip
-    content = page_data(network, group, edges, heading(network, group, len(edges)) if title is None else title)
+    content = page_data(network, group, edges, heading(network, group, len(edges), beside) if title is None else title)
     # "</" in a name would end the script
     data = json.dumps(content, allow_nan=False).replace("</", "<\\/")
     page = (HERE / "page.html").read_text(encoding="utf-8")

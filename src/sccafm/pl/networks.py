@@ -32,6 +32,7 @@ def network(
     *,
     n_edges: int = 50,
     rank: str = "specific",
+    beside: str | Iterable[str] | None = None,
     genes: Iterable[str] | None = None,
     max_regulators: int | None = 3,
     min_confidence: float | None = None,
@@ -55,6 +56,8 @@ def network(
         Edges to draw; 30 to 80 are readable.
     rank
         "specific": by weight times log2 of the weight over its mean in the other groups. "weight": by weight.
+    beside
+        Groups that the weight is compared with, e.g. the same cell type in the other condition; None: all others.
     genes
         Only edges that begin or end at these.
     max_regulators
@@ -91,6 +94,7 @@ def network(
         group,
         n_edges=n_edges,
         rank=rank,
+        beside=beside,
         genes=genes,
         max_regulators=max_regulators,
         min_confidence=min_confidence,
@@ -118,15 +122,18 @@ def network(
     draw_edges(ax, edges, at, half, scale)
     draw_boxes(ax, names, centers, size, acting, fills, scale)
     draw_key(ax, edges, fills, scale)
-    ax.set_title(heading(network, group, len(edges)) if title is None else title, fontsize=9, color=INK)
+    ax.set_title(heading(network, group, len(edges), beside) if title is None else title, fontsize=9, color=INK)
     return finish(ax, show, save)
 
 
-def heading(network: GRN | Network, group: object, n_edges: int) -> str:
+def heading(network: GRN | Network, group: object, n_edges: int, beside: str | Iterable[str] | None) -> str:
+    said = f"{n_edges} edges"
+    if beside is not None:
+        said += f" beside {beside if isinstance(beside, str) else ', '.join(beside)}"
     if isinstance(network, Network):
-        return f"{n_edges} edges" if group is None else f"{group}: {n_edges} edges"
+        return said if group is None else f"{group}: {said}"
     cells = len(network) if group is None else network.group_sizes.loc[str(group)]
-    return f"{'all cells' if group is None else group} ({cells:,} cells): {n_edges} edges"
+    return f"{'all cells' if group is None else group} ({cells:,} cells): {said}"
 
 
 class Fills:

@@ -95,7 +95,8 @@ def top_regulators(table: pd.DataFrame, groups: list[str], n_top: int, min_detec
 def keys(ax, dots) -> None:
     from matplotlib.lines import Line2D
 
-    bar = ax.figure.colorbar(dots, ax=ax, shrink=0.8, aspect=14, pad=0.02)
+    high = ax.figure.get_size_inches()[1] * ax.get_position().height
+    bar = ax.figure.colorbar(dots, ax=ax, shrink=min(0.8, 1.8 / high), aspect=14, pad=0.02)
     bar.set_label("specificity (log2)", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)

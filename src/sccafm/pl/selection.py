@@ -37,13 +37,17 @@ def group_names(network: GRN | Network) -> list[str]:
     return [str(group) for group in sizes.index[sizes > 0]]
 
 
-def specificity(network: GRN | Network, group: object) -> pd.DataFrame:
-    """log2 of each pair's weight in a group over its mean in the other groups: regulators x targets.
+def specificity(network: GRN | Network, group: object, beside: str | Iterable[str] | None = None) -> pd.DataFrame:
+    """log2 of each pair's weight in a group over its mean in the groups `beside` it (None: all others): regulators x targets.
 
     The mean weight of the group is added to both, so that pairs weak everywhere are near 0. All 0 with one group.
     """
     names, own = group_names(network), network.matrix(group)
     others = [name for name in names if name != str(group)]
+    if beside is not None:
+        others = [beside] if isinstance(beside, str) else list(beside)
+        if group is None or str(group) in others:
+            raise ValueError(f"beside={beside!r} needs another group=, got {group!r}")
     if group is None or not others:
         return own * 0
     rest = sum(network.matrix(name).to_numpy() for name in others) / len(others)
@@ -57,6 +61,7 @@ def chosen_edges(
     *,
     n_edges: int = 50,
     rank: str = "specific",
+    beside: str | Iterable[str] | None = None,
     genes: Iterable[str] | None = None,
     max_regulators: int | None = 3,
     min_confidence: float | None = None,
@@ -72,6 +77,8 @@ def chosen_edges(
     rank
         "specific": by weight times `specificity`, of those above 0; by weight where there is nothing to compare with.
         "weight": by weight.
+    beside
+        Groups that specificity compares with; None: all others.
     genes
         Only edges that begin or end here.
     max_regulators
@@ -84,7 +91,7 @@ def chosen_edges(
     if n_edges < 1:
         raise ValueError(f"n_edges must be a positive number, got {n_edges}")
     table = network.network(group)
-    ratio = specificity(network, group)
+    ratio = specificity(network, group, beside)
     source, target = ratio.index.get_indexer(table["source"]), ratio.columns.get_indexer(table["target"])
     table["specificity"] = ratio.to_numpy()[source, target]
     table = table[kept(table, genes, min_confidence)]
