@@ -18,6 +18,9 @@ def cells(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorial_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sccafm.train.evidence.PROBE_STEPS", 20, raising=False
+    )  # a reader waits a minute for the fit, we do not
     names: dict = {"__name__": "tutorial"}
     pictures = 0
     with warnings.catch_warnings():
