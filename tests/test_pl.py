@@ -1,6 +1,7 @@
 """Pictures: what is drawn is what was found, names do not overlap, files are whole, and bad input is said."""
 
 import itertools
+import sys
 import types
 
 import matplotlib.pyplot as plt
@@ -18,6 +19,7 @@ from matplotlib.text import Text
 import sccafm
 from sccafm import GRN, pl
 from sccafm.pl.canvas import label_points, text_size
+from sccafm.pl.comparison import labelled
 from sccafm.pl.edges import weights_of
 from sccafm.pl.layout import boxes
 from sccafm.pl.selection import chosen_edges, mean_expression, specificity
@@ -243,6 +245,13 @@ def test_what_is_no_network_is_refused():
         pl.network([1, 2])
 
 
+def test_without_matplotlib_the_extra_is_named(grn, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    for draw in (pl.network, pl.receipt, pl.contexts):
+        with pytest.raises(ImportError, match=r"pip install 'sccafm\[plot\]'"):
+            draw(grn)
+
+
 def test_show_calls_matplotlib(grn, monkeypatch):
     called = []
     monkeypatch.setattr(plt, "show", lambda: called.append(True))
@@ -390,6 +399,20 @@ def test_volcano_shows_effects(tested):
     ax.figure.draw_without_rendering()
     assert overlaps(words(ax.texts)) == []
     assert ("nothing was tested" in ax.get_ylabel()) != tested
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "n", "expected"),
+    [(9, 9, 6, (3, 3)), (9, 1, 6, (5, 1)), (1, 9, 6, (1, 5)), (2, 1, 6, (2, 1)), (0, 0, 6, (0, 0))],
+)
+def test_half_of_the_names_are_on_each_side_where_there_are_as_many(up, down, n, expected):
+    is_up = np.array([True] * up + [False] * down + [True])
+    worth = np.append(np.arange(1.0, up + down + 1), 0)
+    found = labelled(worth, is_up, n)
+    assert (is_up[found].sum(), (~is_up[found]).sum()) == expected
+    assert len(set(found)) == len(found)
+    if up > n:
+        assert found[0] == up - 1  # of the most worth
 
 
 def test_rewiring_shows_one_regulators_targets():

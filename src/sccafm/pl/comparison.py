@@ -125,10 +125,9 @@ def labelled(worth: np.ndarray, is_up: np.ndarray, n: int) -> np.ndarray:
     """Positions of the most worth, half of them on each side where there are as many."""
     order = np.argsort(-worth, kind="stable")
     order = order[worth[order] > 0]
-    sides = [order[is_up[order]], order[~is_up[order]]]
-    few = min(len(side) for side in sides)
-    half = max(n // 2, n - few)
-    return np.concatenate([side[: half if len(side) > few else min(n // 2, few)] for side in sides])[:n]
+    up, down = order[is_up[order]], order[~is_up[order]]
+    n_up = min(len(up), max(n // 2, n - len(down)))
+    return np.concatenate([up[:n_up], down[: n - n_up]])
 
 
 def rewiring(table: pd.DataFrame, regulator: str, contrast, n_labels: int, ax):
