@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import anndata as ad
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -183,6 +184,13 @@ def test_counts_in_a_file_on_disk_are_read(files, tmp_path, toy_adata):
 
 
 # --- from networks to answers
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """No picture is left to other tests."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,10 @@ def grn(calibrated_model):
 
 @pytest.fixture(scope="module")
 def page(grn, tmp_path_factory) -> str:
+    plt.close("all")  # of tests before
     path = pl.report(grn, tmp_path_factory.mktemp("report") / "new/report.html", n_edges=15, title="a <b> & c")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    assert plt.get_fignums() == []
     return path.read_text()
 
 
@@ -44,7 +46,6 @@ def test_pictures_are_in_the_page(page, grn):
     for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', page):
         assert b"<svg" in base64.b64decode(data)
     assert not re.search(r'(src|href)="http', page)
-    assert plt.get_fignums() == []
 
 
 def test_the_page_says_what_the_run_card_says(page, grn):
