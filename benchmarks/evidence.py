@@ -27,6 +27,7 @@ from sklearn.linear_model import LogisticRegression
 import sccafm
 from sccafm import evaluate
 from sccafm.data.input import read
+from sccafm.data.options import InputOptions
 from sccafm.evaluate.markdown import markdown_table
 from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import EvidenceWeights, TrainSFM
@@ -40,7 +41,7 @@ TRUTHS = ("mHSC-E ChIP", "mHSC-GM ChIP")  # of the selection panel
 
 def shown(adata: ad.AnnData, lexicon: Lexicon, corpus: Corpus) -> tuple[pd.Index, dict[str, torch.Tensor]]:
     """Names of a set's genes, and what the formula asks of them: one row, the average of the cells."""
-    reading = read(adata, lexicon, regulators="all", n_top_genes=None)
+    reading = read(adata, lexicon, InputOptions(regulators="all", n_top_genes=None))
     values = reading.matrix.read(0, adata.n_obs, reading.columns)
     level = np.log1p(np.expm1(values).mean(0))
     usual = corpus.usual[reading.species][reading.gene_ids]

@@ -40,6 +40,7 @@ from sccafm.confidence import unusual
 from sccafm.confidence.permutation import sample_cells
 from sccafm.confidence.signs import PRIOR_COUNT, conditional_dependence, stated_signs
 from sccafm.data.input import Reading, read
+from sccafm.data.options import InputOptions
 from sccafm.evaluate import auroc
 from sccafm.model.layout import FITTED, find_release, flat_name
 from sccafm.train.corpus import LEAST_LEVEL
@@ -83,7 +84,7 @@ class Seen:
 
 def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
     adata = ad.read_h5ad(path)
-    every = read(adata, model.lexicon, regulators="all", n_top_genes=None)
+    every = read(adata, model.lexicon, InputOptions(regulators="all", n_top_genes=None))
     usual = pd.Series(np.log1p(every.survey.mean[every.columns]), every.gene_ids)
     dependence = pair_dependence(every, model)
     adata = adata[sample_cells(adata.obs_names, CELLS)].copy()

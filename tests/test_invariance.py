@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 import sccafm
-from sccafm.data.input import read
+from sccafm.data.input import prepare
 from sccafm.data.tokenizer import tokenize
 from sccafm.types import Tokens
 
@@ -150,7 +150,7 @@ def test_genes_beside_it_do_not_matter_where_genes_are_named(infer, toy_adata):
 
 
 def test_padding(tiny_model, toy_adata):
-    reading = read(toy_adata, tiny_model.lexicon)
+    reading = prepare(toy_adata, tiny_model)
     values = reading.matrix.read(0, 4, reading.columns)
     plain = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[:4])
     tail = torch.zeros(4, 9)
@@ -170,7 +170,7 @@ def test_padding(tiny_model, toy_adata):
 
 
 def test_cells_passed_together_on_a_device(tiny_model, toy_adata):
-    reading = read(toy_adata, tiny_model.lexicon)
+    reading = prepare(toy_adata, tiny_model)
     values = reading.matrix.read(0, 8, reading.columns)
     tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[:8])
     with torch.inference_mode():

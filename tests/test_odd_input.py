@@ -13,7 +13,8 @@ from making import random_causal_efm
 import sccafm
 from sccafm import tl
 from sccafm._io import read_names
-from sccafm.data.input import read
+from sccafm.data.input import prepare
+from sccafm.data.options import InputOptions
 from sccafm.evaluate import read_edges
 from sccafm.evaluate.truth import score_matrix
 from sccafm.reference.genes import guess_species, spell
@@ -59,7 +60,7 @@ def test_prefixed_mouse_data_are_read_as_plain_ones(tiny_model, toy_adata):
     plain.obs = plain.obs.drop(columns="organism", errors="ignore")
     prefixed = plain.copy()
     prefixed.var_names = "mm10___" + prefixed.var_names
-    one, other = (read(data, tiny_model.lexicon) for data in (plain, prefixed))
+    one, other = (prepare(data, tiny_model) for data in (plain, prefixed))
     assert one.species == other.species == "mouse"
     np.testing.assert_array_equal(one.gene_ids, other.gene_ids)
     assert one.symbols.tolist() == other.symbols.tolist()
@@ -72,7 +73,7 @@ def test_two_species_in_one_object_are_refused(tiny_model, toy_adata, human, mou
     fill = [int(i) if ":" in human else name for i, name in enumerate(names)]
     toy_adata.var_names = [(human if i < 40 else mouse).format(x) for i, x in enumerate(fill)]
     with pytest.raises(ValueError, match="two species, 40 human and 20 mouse.*Split cells and genes"):
-        read(toy_adata, tiny_model.lexicon, species=species)
+        prepare(toy_adata, tiny_model, InputOptions(species=species))
 
 
 # --- names of cells

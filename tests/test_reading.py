@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sccafm.data.input import read
+from sccafm.data.input import prepare
+from sccafm.data.options import InputOptions
 from sccafm.types import CONDITIONS
 
 SYMBOLS = ["SPI1", "GATA1", "STAT1", "EP300", "LYZ", "CD14", "TP53", "ACTB"]
@@ -27,7 +28,7 @@ def data(names=SYMBOLS, cells=6, values=None, **columns):
 @pytest.fixture
 def reading(tiny_model):
     def of(adata, **settings):
-        return read(adata, tiny_model.lexicon, **settings)
+        return prepare(adata, tiny_model, InputOptions(**settings))
 
     return of
 

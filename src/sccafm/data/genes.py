@@ -7,6 +7,7 @@ import numpy as np
 
 from sccafm._text import listing, warn
 from sccafm.data.matrix import Survey, variable_genes
+from sccafm.data.options import InputOptions
 from sccafm.reference.bundle import Lexicon
 from sccafm.reference.genes import LOST, GeneMatch, spell
 
@@ -43,9 +44,7 @@ def choose_genes(
     kept: np.ndarray,
     is_tf: np.ndarray,
     survey: Survey,
-    genes: Sequence[str] | None,
-    n_top_genes: int | None,
-    asked: bool,
+    options: InputOptions,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Positions of the genes to read, in file order, and the names of `genes` that were not found.
 
@@ -53,6 +52,7 @@ def choose_genes(
     (all of them where they were asked for by name) and the most variable other genes; a data set that holds no more
     than `n_top_genes` genes is taken whole.
     """
+    genes, n_top_genes, asked = options.genes, options.n_top_genes, not isinstance(options.regulators, str)
     if genes is not None:
         return named_genes(match, kept, genes)
     if n_top_genes is None or len(kept) <= n_top_genes:

@@ -15,6 +15,7 @@ from sccafm._text import listing, warn
 from sccafm.data.genes import choose_genes, find_regulators
 from sccafm.data.groups import obs_column
 from sccafm.data.matrix import KINDS, Matrix, Survey, find_matrix
+from sccafm.data.options import InputOptions
 from sccafm.reference.bundle import Lexicon
 from sccafm.reference.genes import (
     MIXED_SHARE,
@@ -44,6 +45,9 @@ CONDITION_COLUMNS = {
 }
 MIN_KNOWN_SHARE = 0.05  # below this share of known names the names are probably not what they seem
 MIN_KNOWN_GENES = 2
+
+
+DEFAULTS = InputOptions()
 
 
 @dataclass(frozen=True)
@@ -137,46 +141,32 @@ class Reading:
         )
 
 
-def read(
-    adata,
-    lexicon: Lexicon,
-    *,
-    regulators: str | Sequence[str] = "dna_binding",
-    genes: Sequence[str] | None = None,
-    n_top_genes: int | None = 2000,
-    layer: str | None = None,
-    gene_key: str | None = None,
-    species: str | None = None,
-    condition_keys: Mapping[str, str] | None = None,
-    preprocess: str = "auto",
-) -> Reading:
-    """Read an AnnData for a model; the parameters are those of `sccafm.infer_grn`."""
+def prepare(adata, model, options: InputOptions = DEFAULTS) -> Reading:
+    """Read an AnnData for a model: the one door through which `infer_grn`, `embed` and the heads take their data."""
+    return read(adata, model.lexicon, options)
+
+
+def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
+    """Read an AnnData in the terms of a model's tables, where no model is at hand (training)."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"expected an AnnData, got {type(adata).__name__}; anndata.AnnData(X) makes one of a matrix")
-    if isinstance(genes, str):
-        raise ValueError(f"genes must be a list of names, got the text {genes!r}; write genes=[{genes!r}]")
-    if not isinstance(condition_keys, Mapping | None):
-        raise ValueError(
-            f'condition_keys maps slots to obs columns, e.g. {{"tissue": "organ"}}; got {condition_keys!r}'
-        )
-    matrix = find_matrix(adata, layer, preprocess)
+    matrix = find_matrix(adata, options.layer, options.preprocess)
     check_names(adata)
     survey = matrix.survey()
     warn_about(matrix, survey)
-    columns = name_columns(matrix, gene_key)
-    species, species_from = find_species(adata, columns, species, condition_keys)
-    match = match_genes(columns, label_index(matrix, gene_key), species, lexicon.genes)
+    columns = name_columns(matrix, options.gene_key)
+    species, species_from = find_species(adata, columns, options.species, options.condition_keys)
+    match = match_genes(columns, label_index(matrix, options.gene_key), species, lexicon.genes)
     check_known(match, columns)
     kept, duplicates = drop_duplicates(match, survey)
-    is_tf, listed = find_regulators(match, kept, regulators, lexicon, species)
-    asked = not isinstance(regulators, str)
-    chosen, not_found = choose_genes(match, kept, is_tf, survey, genes, n_top_genes, asked)
+    is_tf, listed = find_regulators(match, kept, options.regulators, lexicon, species)
+    chosen, not_found = choose_genes(match, kept, is_tf, survey, options)
     if not is_tf[chosen].any():
         raise ValueError(
-            f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(regulators)}); pass "
+            f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(options.regulators)}); pass "
             'regulators="all" or a list of names, keep regulators in genes=, or check species='
         )
-    condition_ids, condition_words = read_conditions(adata, lexicon, species, condition_keys)
+    condition_ids, condition_words = read_conditions(adata, lexicon, species, options.condition_keys)
     lost = match.names[~match.is_known].astype(str)
     spelled = {spell(symbol): name for symbol, name in zip(match.symbols[~match.is_known], lost, strict=True)}
     receipt = Receipt(
@@ -197,19 +187,19 @@ def read(
         conditions=condition_words,
     )
     return Reading(
-        matrix,
-        chosen,
-        match.names[chosen],
-        match.tokens[chosen],
-        match.symbols[chosen],
-        is_tf[chosen],
-        condition_ids,
-        species,
-        receipt,
-        frozenset(match.names[match.is_known]),
-        frozenset(match.names[is_tf]),
-        gene_key,
-        survey,
+        matrix=matrix,
+        columns=chosen,
+        names=match.names[chosen],
+        gene_ids=match.tokens[chosen],
+        symbols=match.symbols[chosen],
+        is_tf=is_tf[chosen],
+        conditions=condition_ids,
+        species=species,
+        receipt=receipt,
+        known_genes=frozenset(match.names[match.is_known]),
+        regulator_labels=frozenset(match.names[is_tf]),
+        gene_key=options.gene_key,
+        survey=survey,
     )
 
 

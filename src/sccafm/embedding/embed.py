@@ -15,13 +15,14 @@ from sccafm._io import blocks, digest
 from sccafm._text import warn
 from sccafm._torch import plain_torch
 from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
-from sccafm.data.input import Reading, read
+from sccafm.data.input import DEFAULTS, Reading, prepare
+from sccafm.data.options import InputOptions
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
 from sccafm.embedding.result import Embedding, cell_frame, static_frame
 from sccafm.grn.annotation import can_annotate, storable
 from sccafm.grn.grn import GRN
-from sccafm.grn.reuse import check_grn, check_same_values, genes_to_read, stored_factors
+from sccafm.grn.reuse import check_grn, check_same_values, stored_factors
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_key, check_settings, pass_size
 from sccafm.model.weights import module_hash
@@ -38,12 +39,12 @@ def embed(
     grn: GRN | None = None,
     groupby: str | None = None,
     genes: Sequence[str] | None = None,
-    n_top_genes: int | None = 2000,
+    n_top_genes: int | None = DEFAULTS.n_top_genes,
     layer: str | None = None,
     gene_key: str | None = None,
     species: str | None = None,
     condition_keys: Mapping[str, str] | None = None,
-    preprocess: str = "auto",
+    preprocess: str = DEFAULTS.preprocess,
     adapt: str | Adapt | None = None,
     batch_key: str | None = None,
     batch_size: int | str = "auto",
@@ -98,7 +99,16 @@ def embed(
         Data that cannot be read, a model without an embedding module, or networks of other cells, genes or weights: the
         message says what was expected, what came and what mends it.
     """
-    check_settings(None, None, batch_size, genes, n_top_genes, 0)
+    options = InputOptions(
+        genes=genes,
+        n_top_genes=n_top_genes,
+        layer=layer,
+        gene_key=gene_key,
+        species=species,
+        condition_keys=condition_keys,
+        preprocess=preprocess,
+    )
+    check_settings(batch_size, options)
     check_key(key_added)
     adapt = read_adapt(adapt)
     model = as_model(model, device)
@@ -108,17 +118,7 @@ def embed(
             "bundled one, model=None, or train one: python -m sccafm.train efm"
         )
     check_grn(adata, grn, model, genes)
-    reading = read(
-        adata,
-        model.lexicon,
-        **genes_to_read(grn, genes),
-        n_top_genes=n_top_genes,
-        layer=layer,
-        gene_key=gene_key,
-        species=species,
-        condition_keys=condition_keys,
-        preprocess=preprocess,
-    )
+    reading = prepare(adata, model, options.of_networks(grn))
     if grn is not None:
         check_same_values(grn, reading)
     groups = find_groups(adata, groupby)
@@ -141,7 +141,7 @@ def embed(
     )
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
-        object.__setattr__(embedding, "adata", adata)
+        embedding = dataclasses.replace(embedding, adata=adata)
     if can_annotate(adata):
         annotate(adata, embedding, reading, key_added)
     return embedding

@@ -1,6 +1,7 @@
 """infer_grn: where data meets model. Cells are read block by block, and their networks written as they come."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from sccafm.confidence.calibration import confidence_of, levels, row_quantiles
 from sccafm.confidence.permutation import NULL_CELLS, CellTest, Null
 from sccafm.confidence.unusual import out_of_distribution
 from sccafm.data.groups import find_groups, kept_obs
-from sccafm.data.input import Reading, read
+from sccafm.data.input import DEFAULTS, Reading, prepare
+from sccafm.data.options import InputOptions
 from sccafm.data.tokenizer import tokenize
 from sccafm.grn.annotation import annotate, can_annotate
 from sccafm.grn.background import find_null, find_pairs, read_sample
@@ -26,7 +28,7 @@ from sccafm.grn.provenance import parameters, run_card
 from sccafm.grn.storage import PART_CELLS, CellEdges, Part, Store, n_parts, stored_results
 from sccafm.model.forward import factors_of
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_key, check_settings, pass_size
+from sccafm.model.validation import as_model, check_edges, check_key, check_settings, pass_size
 
 
 @plain_torch()
@@ -35,14 +37,14 @@ def infer_grn(
     model: Model | str | Path | None = None,
     *,
     groupby: str | None = None,
-    regulators: str | Sequence[str] = "dna_binding",
+    regulators: str | Sequence[str] = DEFAULTS.regulators,
     genes: Sequence[str] | None = None,
-    n_top_genes: int | None = 2000,
+    n_top_genes: int | None = DEFAULTS.n_top_genes,
     layer: str | None = None,
     gene_key: str | None = None,
     species: str | None = None,
     condition_keys: Mapping[str, str] | None = None,
-    preprocess: str = "auto",
+    preprocess: str = DEFAULTS.preprocess,
     top_k: int | None = 1000,
     min_weight: float | None = None,
     keep_factors: bool = False,
@@ -126,12 +128,7 @@ def infer_grn(
     ValueError, KeyError
         Data that cannot be read: the message says what was expected, what came and what mends it.
     """
-    check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells)
-    check_key(key_added)
-    model = as_model(model, device)
-    reading = read(
-        adata,
-        model.lexicon,
+    options = InputOptions(
         regulators=regulators,
         genes=genes,
         n_top_genes=n_top_genes,
@@ -141,6 +138,11 @@ def infer_grn(
         condition_keys=condition_keys,
         preprocess=preprocess,
     )
+    check_settings(batch_size, options)
+    check_edges(top_k, min_weight, null_cells)
+    check_key(key_added)
+    model = as_model(model, device)
+    reading = prepare(adata, model, options)
     groups = find_groups(adata, groupby)
     if progress:
         print(reading.receipt)
@@ -159,7 +161,7 @@ def infer_grn(
         warn(f"{len(silent):,} cells have no count in the genes that were read, and no edges: {cells}")
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
-        object.__setattr__(grn, "adata", adata)
+        grn = replace(grn, adata=adata)
     if can_annotate(adata):
         annotate(adata, grn, reading, key_added)
     return grn

@@ -68,13 +68,6 @@ def check_grn(adata, grn: GRN | None, model: Model, genes: Sequence[str] | None)
         warn("genes= has no effect beside grn=, whose genes are read")
 
 
-def genes_to_read(grn: GRN | None, genes: Sequence[str] | None) -> dict:
-    """Regulators and genes as `read` takes them: those of the networks, where there are some."""
-    if grn is None:
-        return {"regulators": "dna_binding", "genes": genes}
-    return {"regulators": list(grn.regulators), "genes": list(grn.genes.index)}
-
-
 def check_same_values(grn: GRN, reading: Reading) -> None:
     here = f"{reading.matrix.origin} {reading.matrix.kind} {reading.digest}"
     there = grn.params["run"]["values"]

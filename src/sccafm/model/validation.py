@@ -7,27 +7,30 @@ import numpy as np
 import torch
 
 from sccafm._text import warn
+from sccafm.data.options import InputOptions
 from sccafm.model.model import Model, load, load_cached
 
 
-def check_settings(top_k, min_weight, batch_size, genes, n_top_genes, null_cells) -> None:
+def check_settings(batch_size: object, options: InputOptions) -> None:
+    """What every call that reads cells is handed."""
+    if batch_size != "auto" and (batch_size is True or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
+    if options.genes is not None and options.n_top_genes not in (None, InputOptions.n_top_genes):
+        warn("n_top_genes has no effect where genes= names the genes to read")
+
+
+def check_edges(top_k: object, min_weight: object, null_cells: object) -> None:
+    """Which edges are kept and tested."""
     if (
         isinstance(null_cells, bool)
         or not isinstance(null_cells, (int, np.integer))
-        or 0 < null_cells < 8
-        or null_cells < 0
+        or not (null_cells == 0 or null_cells >= 8)
     ):
         raise ValueError(f"null_cells must be 0 or a whole number of at least 8, got {null_cells!r}")
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
         raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
     if min_weight is not None and not (isinstance(min_weight, numbers.Real) and 0 <= min_weight <= 1):
         raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
-    if batch_size != "auto" and (batch_size is True or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
-        raise ValueError(f'batch_size must be "auto" or a positive whole number, got {batch_size!r}')
-    if n_top_genes is not None and (isinstance(n_top_genes, bool) or not isinstance(n_top_genes, (int, np.integer))):
-        raise ValueError(f"n_top_genes must be a whole number or None for every gene, got {n_top_genes!r}")
-    if genes is not None and n_top_genes not in (None, 2000):
-        warn("n_top_genes has no effect where genes= names the genes to read")
 
 
 def check_key(key: object) -> None:

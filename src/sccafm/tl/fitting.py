@@ -9,10 +9,12 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from sccafm._text import warn
 from sccafm._torch import plain_torch
-from sccafm.data.input import read
+from sccafm.data.input import DEFAULTS, prepare
+from sccafm.data.options import InputOptions
 from sccafm.grn.grn import GRN
-from sccafm.grn.reuse import check_grn, check_same_values, genes_to_read
+from sccafm.grn.reuse import check_grn, check_same_values
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_settings, pass_size
 from sccafm.model.weights import module_hash
@@ -42,12 +44,12 @@ def fit_head(
     model: Model | str | Path | None = None,
     grn: GRN | None = None,
     genes: Sequence[str] | None = None,
-    n_top_genes: int | None = 2000,
+    n_top_genes: int | None = DEFAULTS.n_top_genes,
     layer: str | None = None,
     gene_key: str | None = None,
     species: str | None = None,
     condition_keys: Mapping[str, str] | None = None,
-    preprocess: str = "auto",
+    preprocess: str = DEFAULTS.preprocess,
     batch_size: int | str = "auto",
     device: str = "auto",
     progress: bool = True,
@@ -101,6 +103,15 @@ def fit_head(
         Fewer than two labels, groups or cells, values that are no numbers, or, with `unfreeze`, what `sccafm.embed` refuses.
     """
     unfreeze = read_unfreeze(unfreeze)
+    options = InputOptions(
+        genes=genes,
+        n_top_genes=n_top_genes,
+        layer=layer,
+        gene_key=gene_key,
+        species=species,
+        condition_keys=condition_keys,
+        preprocess=preprocess,
+    )
     rep = use_rep if unfreeze is None else None
     settings = Settings(kind, network, target, rep, groups, random_state=random_state)
     is_known = check_input(adata, settings, n_folds)
@@ -109,30 +120,17 @@ def fit_head(
     y, classes = read_target(obs[target], kind)
     folds = make_folds(obs, groups, n_folds, random_state)
     if unfreeze is None:
-        warn_of_unused(
-            fit_head, "without unfreeze=", model=model, grn=grn, genes=genes, n_top_genes=n_top_genes, layer=layer,
-            gene_key=gene_key, species=species, condition_keys=condition_keys, preprocess=preprocess,
-            batch_size=batch_size, device=device,
-        )  # fmt: skip
+        warn_of_unused("without unfreeze=", options, model=model, grn=grn, batch_size=batch_size, device=device)
         outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
         made_by, tuned = embedding_hash(adata, use_rep), None
     else:
-        warn_of_unused(fit_head, "with unfreeze=, which reads expression", use_rep=use_rep)
-        check_settings(None, None, batch_size, genes, n_top_genes, 0)
+        if use_rep != "X_sccafm":
+            warn("use_rep= has no effect with unfreeze=, which reads expression")
+        check_settings(batch_size, options)
         model = as_model(model, device)
         check_module(model)
         check_grn(adata, grn, model, genes)
-        reading = read(
-            adata,
-            model.lexicon,
-            **genes_to_read(grn, genes),
-            n_top_genes=n_top_genes,
-            layer=layer,
-            gene_key=gene_key,
-            species=species,
-            condition_keys=condition_keys,
-            preprocess=preprocess,
-        )
+        reading = prepare(adata, model, options.of_networks(grn))
         if grn is not None:
             check_same_values(grn, reading)
         if progress:

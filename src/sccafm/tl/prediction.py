@@ -1,6 +1,7 @@
 """predict: labels and numbers of cells by a fitted head."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm._torch import plain_torch
-from sccafm.data.input import read
+from sccafm.data.input import prepare
+from sccafm.data.options import InputOptions
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_settings, pass_size
 from sccafm.tl.cells import embed_cells, narrowed
@@ -65,27 +67,18 @@ def predict(
         No such vectors, another width, or vectors that another embedding module made; with `unfreeze` another structure
         module, fewer than half of the genes, or what `sccafm.embed` refuses.
     """
+    options = InputOptions(layer=layer, gene_key=gene_key, species=species, condition_keys=condition_keys)
     head = head if isinstance(head, Head) else read_head(head)
     if head.tuned is None:
-        warn_of_unused(
-            predict, "on this head, which reads vectors", model=model, layer=layer, gene_key=gene_key, species=species,
-            condition_keys=condition_keys, batch_size=batch_size, device=device,
-        )  # fmt: skip
+        unused = {"model": model, "batch_size": batch_size, "device": device}
+        warn_of_unused("on this head, which reads vectors", options, **unused)
         x = fitting_vectors(adata, head)
     else:
-        check_settings(None, None, batch_size, None, None, 0)
+        check_settings(batch_size, options)
         model = as_model(model, device)
         check_same_module(model, head.tuned)
-        whole = read(
-            adata,
-            model.lexicon,
-            regulators="all",
-            n_top_genes=None,
-            layer=layer,
-            gene_key=gene_key,
-            species=species,
-            condition_keys=condition_keys,
-            preprocess=head.tuned.preprocess,
+        whole = prepare(
+            adata, model, replace(options, regulators="all", n_top_genes=None, preprocess=head.tuned.preprocess)
         )
         reading = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf)
         if progress:

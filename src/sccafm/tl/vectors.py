@@ -1,12 +1,10 @@
 """Vectors that stand in obsm, and which embedding module made them."""
 
-import inspect
-from collections.abc import Callable
-
 import numpy as np
 from anndata import AnnData
 
 from sccafm._text import warn
+from sccafm.data.options import InputOptions
 
 
 def vectors(adata: AnnData, use_rep: str) -> np.ndarray:
@@ -25,9 +23,12 @@ def embedding_hash(adata: AnnData, use_rep: str) -> str:
     return str(params.get("efm_hash", ""))
 
 
-def warn_of_unused(function: Callable, where: str, **settings: object) -> None:
-    """A setting of a function that is ignored, and is not as by default, warns."""
-    known = inspect.signature(function).parameters
-    for name, value in settings.items():
-        if value is not known[name].default and value != known[name].default:
-            warn(f"{name}= has no effect {where}")
+def warn_of_unused(where: str, options: InputOptions, **settings: object) -> None:
+    """Warn of options, and of settings whose default is None or "auto", that are set and have no effect."""
+    set_here = [
+        name
+        for name, value in settings.items()
+        if value is not None and not (isinstance(value, str) and value == "auto")
+    ]
+    for name in (*set_here, *options.changed()):
+        warn(f"{name}= has no effect {where}")

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from sccafm._io import write_whole
 from sccafm.data.input import Reading, read
 from sccafm.data.matrix import TARGET_SUM, csr_block, variable_genes
+from sccafm.data.options import InputOptions
 from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import RunConfig
 
@@ -148,7 +149,7 @@ def survey_file(path: Path, config: RunConfig, lexicon: Lexicon) -> File:
     try:
         with opened(path) as group, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the receipt would tell a user
-            reading = read(on_disk_adata(group), lexicon, regulators="all", n_top_genes=None)
+            reading = read(on_disk_adata(group), lexicon, InputOptions(regulators="all", n_top_genes=None))
             return summarise(path, reading, config, lexicon)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # what h5py, zarr and the door raise
         told = error.args[0] if isinstance(error, KeyError) and error.args else error
