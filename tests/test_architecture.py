@@ -9,6 +9,7 @@ ORDER = [
     *(
         "_io",
         "_text",
+        "_settings",
         "_torch",
         "types",
         "reference",

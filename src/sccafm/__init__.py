@@ -13,6 +13,7 @@ _NAMES = {
     "load": "model.model",
     "read_embedding": "embedding.result",
     "read_grn": "grn.stored",
+    "settings": "_settings",
     "simulate": "simulation",
 }
 _NAMESPACES = ("datasets", "evaluate", "pl", "pp", "simulation", "tl", "train")
@@ -31,6 +32,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "pp",
     "read_embedding",
     "read_grn",
+    "settings",
     "simulate",
     "tl",
 ]

@@ -16,6 +16,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+from sccafm._settings import logger
 from sccafm._text import listing
 from sccafm.data.input import NAME_COLUMNS, check_known, find_species
 from sccafm.data.matrix import kind_of
@@ -156,7 +157,7 @@ def preprocess(
     adata.uns["sccafm_pp"] = account
     if progress:
         left_out = ", ".join(f"{count:,} {what}" for what, count in account.items() if count)
-        print(f"sccafm: {adata.n_obs:,} cells x {adata.n_vars:,} genes; left out: {left_out or 'nothing'}")
+        logger.info(f"sccafm: {adata.n_obs:,} cells x {adata.n_vars:,} genes; left out: {left_out or 'nothing'}")
     return adata
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks, digest
+from sccafm._settings import logger
 from sccafm._text import warn
 from sccafm._torch import plain_torch
 from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
@@ -124,7 +125,7 @@ def embed(
     groups = find_groups(adata, groupby)
     batches = find_batches(adata, batch_key, adapt)
     if progress:
-        print(reading.receipt)
+        logger.info(reading.receipt)
     if adapt is not None:
         model = dataclasses.replace(model, efm=adapt_efm(model, reading, adapt, batches, progress))
     graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, reading, start, stop)

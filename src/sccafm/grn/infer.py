@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks
+from sccafm._settings import logger
 from sccafm._text import listing, warn
 from sccafm._torch import plain_torch
 from sccafm.confidence.calibration import confidence_of, levels, row_quantiles
@@ -145,7 +146,7 @@ def infer_grn(
     reading = prepare(adata, model, options)
     groups = find_groups(adata, groupby)
     if progress:
-        print(reading.receipt)
+        logger.info(reading.receipt)
     run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors, null_cells)
     params = parameters(model, reading, run)
     sample = read_sample(reading)

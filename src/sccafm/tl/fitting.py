@@ -9,6 +9,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from sccafm._settings import logger
 from sccafm._text import warn
 from sccafm._torch import plain_torch
 from sccafm.data.input import DEFAULTS, prepare
@@ -134,7 +135,7 @@ def fit_head(
         if grn is not None:
             check_same_values(grn, reading)
         if progress:
-            print(reading.receipt)
+            logger.info(reading.receipt)
         cells = Cells(model, reading, np.flatnonzero(is_known), grn, pass_size(batch_size, model), progress)
         with training_bar(unfreeze, folds, progress) as bar:
             learner = Unfrozen(model.efm, cells, y, settings, unfreeze, len(classes), bar)

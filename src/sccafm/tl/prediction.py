@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._settings import logger
 from sccafm._torch import plain_torch
 from sccafm.data.input import prepare
 from sccafm.data.options import InputOptions
@@ -82,7 +83,7 @@ def predict(
         )
         reading = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf)
         if progress:
-            print(reading.receipt)
+            logger.info(reading.receipt)
         x = embed_cells(model, head.tuned.efm.to(model.device), reading, pass_size(batch_size, model), progress)
     out = head.apply(x)
     table = pd.DataFrame(out if out.ndim == 2 else out[:, None], adata.obs_names, list(head.classes) or ["value"])
