@@ -76,7 +76,7 @@ def embed(
         With `adapt`: column of obs whose differences are not to be learned (donor, plate, study).
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
-        answer has the same bits whatever the batch.
+        answer does not depend on the batch.
     device
         "auto", "cpu", "cuda", ...; ignored for a loaded model, which stays where it is.
     key_added

@@ -72,7 +72,7 @@ def infer_grn(
         "dna_binding": DNA-binding transcription factors of the species' list. "all": also cofactors and other
         regulators of the list. Or names, which may be any genes of the vocabulary.
     genes
-        Names of the genes to read. None: the regulators that are seen in at least 2 % of the cells and the
+        Names of the genes to read; unknown ones are listed and left out. None: the regulators that are seen in at least 2 % of the cells and the
         `n_top_genes` most variable other genes; data of at most `n_top_genes` genes are taken whole.
     n_top_genes
         None: every gene that the vocabulary holds.
@@ -98,11 +98,11 @@ def infer_grn(
         Permuted cells of the data set that `qvalue` compares with, at least 8; each costs as much as a cell. 0: no
         q-values (NaN).
     store
-        Folder to which edges go while cells are read: memory then stays flat in the number of cells. A run that was
-        killed is taken up after the last finished part (500 cells; a few parts with many groups) when called again.
+        Folder to which edges go while cells are read: memory then stays flat in the number of cells. An
+        interrupted run resumes after the last complete chunk (500 cells; a few chunks with many groups) when called again.
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
-        answer has the same bits whatever the batch.
+        answer does not depend on the batch.
     device
         "auto", "cpu", "cuda", ...; ignored for a loaded model, which stays where it is.
     key_added

@@ -1,4 +1,4 @@
-"""Networks on disk: parts that appear whole or not at all, so that a run can be killed and taken up again.
+"""Networks on disk: parts that appear whole or not at all, so that an interrupted run resumes.
 
 A folder holds
 
@@ -156,7 +156,7 @@ class Store:
     Parameters
     ----------
     folder
-        Made if absent. A folder with an unfinished run of the same header is taken up where it ended.
+        Made if absent. An unfinished run of the same header resumes where it ended.
     header
         What was run: "run" tells one run from another, "params" is the run card.
     tables
@@ -182,7 +182,7 @@ class Store:
             raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_header(complete=False)  # first: a run killed while the tables are written is taken up too
+            self._write_header(complete=False)  # first: a run interrupted while the tables are written resumes too
         for name in ("parts", "arrays"):
             (self.folder / name).mkdir(exist_ok=True)
         for name, table in tables.items():
