@@ -39,6 +39,7 @@ KANG, DONORS, SCREEN = "kang18_ifnb_2800", "kang18_8684x2511", "perturbench_deve
 N_TARGETS = 100  # of each regulator, in networks that are scored by ulm
 TREE_CELLS = 600  # that GRNBoost2 learns from
 DONOR_CELLS = 60  # at most, of each donor and cell type
+QUICK = " A quick run, of at most 400 cells and one simulated study."
 PARTS = ("stimulus", "masters", "screen", "donors", "power", "time")
 
 
@@ -195,13 +196,20 @@ def masters(studies: dict[str, Study], arboreto: str | None) -> tuple[list[str],
         best = [found[lineage][0] for lineage in lineages if lineage in found]
         row = [method, f"{np.mean(shares):.3f}", f"{np.mean([b <= 5 for b in best]):.0%}", len(shares)]
         rows.append([*row, *(f"{found[x][0]:.0f} / {found[x][2]}" if x in found else "" for x in lineages)])
+    trees = (
+        f"GRNBoost2 learned from {TREE_CELLS} of Kang's cells and was run there alone."
+        if arboreto
+        else "GRNBoost2 was not run."
+    )
+    cells = "Cells: " + ", ".join(f"{name} {len(study.adata):,}" for name, study in studies.items()) + "."
+    empty = "Empty: none of its masters was read, because fewer than 2 % of the cells show them."
     told = [
         "### Masters of fourteen lineages",
         "Regulators ranked by specificity, as `tl.rank_regulators` computes it (for other rows of their own scores). `mean place` is the place of the "
         "known masters among all regulators, as a share, mean over lineages: 0.5 is chance. Then how often a master is among the first five, and the "
         "place of the best master of each lineage. `benchmarks/lineages.py` lists the masters. A regulator's own expression tells masters well because "
-        "that is how many of them were found. GRNBoost2 was run on Kang's cells alone, and learned from "
-        f"{TREE_CELLS} of them.",
+        "that is how many of them were found. "
+        f"{trees} {empty} {cells}",
         markdown_table(["method", "mean place", "in first 5", "lineages", *lineages], rows),
     ]
     return told, {m: {x: list(map(float, v)) for x, v in f.items()} for m, f in places.items()}
@@ -410,7 +418,7 @@ def measured(options: argparse.Namespace, model: sccafm.Model, work: Path) -> di
     found = {}
     for name in options.only:
         text, figures = run[name]()
-        weights = f"Weights {model.weights_hash[:12]}."
+        weights = f"Weights {model.weights_hash[:12]}." + (QUICK if options.quick else "")
         found[name] = {"text": [text[0], *text[1:], weights], "figures": figures, "weights": model.weights_hash[:12]}
         print(f"{name} done", file=sys.stderr, flush=True)
     return found
