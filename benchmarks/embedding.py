@@ -37,6 +37,7 @@ from sccafm.reference.genes import LOST
 
 ROOT = Path(__file__).parents[1]
 CELLS = {"kang18_8684x2511": "donor", "pancreas_baron_mouse": "donor", "paul15_myeloid": None, "kang18_ifnb_2800": None}
+KEYS = ("sccafm", "sccafm_zero_shot", "sccafm, adapted")
 BIOLOGY = ("silhouette_label", "graph_connectivity", "transfer_accuracy", "transfer_f1")
 TRAJECTORIES = ("beeline_hHep_delay", "beeline_mHSC-L_delay")
 STIMULUS = "kang18_ifnb_2800"
@@ -84,10 +85,10 @@ def judge_cells(options, model: sccafm.Model) -> tuple[list[str], dict]:
     text, found = [], {}
     for name, batch in CELLS.items():
         adata = read(options.data, name, options.cells)
-        sccafm.embed(adata, model, key_added="sccafm", progress=False)
+        sccafm.embed(adata, model, batch_key=batch, key_added="sccafm", progress=False)
         sccafm.embed(adata, model, adapt=options.adapt, batch_key=batch, key_added="sccafm, adapted", progress=False)
         report = evaluate.embedding(
-            adata, ["sccafm", "sccafm, adapted"], batch_key=batch, label_key="cell_type",
+            adata, KEYS, batch_key=batch, label_key="cell_type",
             n_bootstrap=50, baselines="all",
         )  # fmt: skip
         text += [f"### {name}", report.to_markdown()]
@@ -108,7 +109,7 @@ def judge_cells(options, model: sccafm.Model) -> tuple[list[str], dict]:
 
 def verdicts(mean: pd.DataFrame, found: dict[str, pd.DataFrame]) -> list[str]:
     told = []
-    for key in ("sccafm", "sccafm, adapted"):
+    for key in KEYS:
         for rival in [name for name in ("hvg_pca", "scvi") if name in mean.index]:
             gap = mean.loc[key, "transfer_accuracy"] - mean.loc[rival, "transfer_accuracy"]
             each = {name: f["transfer_accuracy"] for name, f in found.items()}
@@ -132,8 +133,8 @@ def judge_species(options, model: sccafm.Model) -> tuple[list[str], dict]:
     labels, species = (both.obs[key].astype(str).to_numpy() for key in ("label", "species"))
     shared = {name: list(adata.var_names) for name, adata in shared_genes(cells, model).items()}
     spaces = {
-        "sccafm": embedded_apart(cells, model, dict.fromkeys(cells)),
-        "sccafm on the genes of both": embedded_apart(cells, model, shared),
+        "sccafm_zero_shot": embedded_apart(cells, model, dict.fromkeys(cells)),
+        "sccafm_zero_shot on the genes of both": embedded_apart(cells, model, shared),
     }
     spaces |= {f"{name}, centred by species": centred(x, species) for name, x in spaces.items()}
     spaces |= {
@@ -166,7 +167,8 @@ def labelled(file: Path, names: dict[str, str], n: int) -> ad.AnnData:
 
 def embedded_apart(cells: dict[str, ad.AnnData], model: sccafm.Model, genes: dict) -> np.ndarray:
     found = (
-        sccafm.embed(adata, model, genes=genes[name], species=name, progress=False) for name, adata in cells.items()
+        sccafm.embed(adata, model, genes=genes[name], species=name, anchor=False, progress=False)
+        for name, adata in cells.items()
     )
     return np.concatenate([embedding.cells.to_numpy() for embedding in found])
 
@@ -208,7 +210,7 @@ def judge_trajectories(options, model: sccafm.Model) -> tuple[list[str], dict]:
         adata.obs["pseudotime"] = pd.to_numeric(adata.obs["pseudotime"])
         sccafm.embed(adata, model, progress=False)
         report = evaluate.embedding(
-            adata, "X_sccafm", batch_key=None, label_key="stage", pseudotime_key="pseudotime", scib=False,
+            adata, ["X_sccafm", "X_sccafm_zero_shot"], batch_key=None, label_key="stage", pseudotime_key="pseudotime", scib=False,
             baselines="fast", n_bootstrap=50,
         )  # fmt: skip
         rows.append(report.to_frame().assign(data=name))
@@ -222,7 +224,12 @@ def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
     """The same linear head on each embedding: was the cell stimulated? And does it see donors within a cell type?"""
     adata = read(options.data, STIMULUS, options.cells)
     sccafm.embed(adata, model, progress=False)
-    spaces = {"X_sccafm": None, "hvg_pca": evaluate.hvg_pca(adata), "log_expression": evaluate.log_expression(adata)}
+    spaces = {
+        "X_sccafm": None,
+        "X_sccafm_zero_shot": None,
+        "hvg_pca": evaluate.hvg_pca(adata),
+        "log_expression": evaluate.log_expression(adata),
+    }
     rows = []
     for key, values in spaces.items():
         if values is not None:
@@ -232,12 +239,12 @@ def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
             head = tl.fit_head(adata, "condition", groups=groups, use_rep=key)
             rows.append({"embedding": key, "held out": told} | scores_of(head, adata))
     head = tl.fit_head(adata, "condition", groups="cell_type", unfreeze=options.unfreeze, model=model, progress=False)
-    rows.insert(2, {"embedding": "unfrozen", "held out": "whole cell types"} | scores_of(head, adata))
+    rows.insert(4, {"embedding": "unfrozen", "held out": "whole cell types"} | scores_of(head, adata))
     donors = read(options.data, "kang18_8684x2511", options.cells)
     sccafm.embed(donors, model, progress=False)
     donors.obsm["hvg_pca"] = evaluate.hvg_pca(donors)
     seen = []
-    for key in ("X_sccafm", "hvg_pca"):
+    for key in ("X_sccafm", "X_sccafm_zero_shot", "hvg_pca"):
         for kind, part in donors.obs.groupby("cell_type", observed=True):
             head = tl.fit_head(donors[part.index].copy(), "donor", use_rep=key)
             seen.append(
@@ -246,7 +253,7 @@ def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
     seen = pd.DataFrame(seen).groupby("embedding", sort=False)["donor accuracy"].mean().reset_index()
     text = [
         f"{STIMULUS}: a linear head tells stimulated from control cells. The file names no donors, so the harder half holds out "
-        f"whole cell types instead. Unfrozen: the embedding module of X_sccafm trained with the head for {options.unfreeze}, in each "
+        f"whole cell types instead. Unfrozen: the embedding module trained with the head for {options.unfreeze}, in each "
         "fold anew. Its learning rates and warm-up were chosen on this very set, so that its row flatters. "
         "Cross-entropy is that of the calibrated probabilities, in nats.",
         table(pd.DataFrame(rows)),
@@ -563,7 +570,7 @@ def judge_design(model: sccafm.Model, judged: dict) -> dict[str, float]:
     accuracy = []
     for name, batch in (("pancreas_baron_mouse", "donor"), ("paul15_myeloid", None)):
         adata, grn = judged[name]
-        cells = sccafm.embed(adata, model, grn=grn, progress=False).cells.to_numpy(dtype=float)
+        cells = sccafm.embed(adata, model, grn=grn, anchor=False, progress=False).cells.to_numpy(dtype=float)
         labels = adata.obs["cell_type"].astype(str).to_numpy()
         folds = adata.obs[batch].astype(str).to_numpy() if batch else np.arange(len(labels)) % 5
         predicted, known = transfer_labels(cells, labels, folds)
@@ -588,9 +595,9 @@ PARTS = {
 NEED_CORPUS = {"ablations", "species"}
 HEAD = """# Embeddings beside simple ones
 
-Written by `python benchmarks/embedding.py`; no figure is typed. Rows of a table come from one run, on data that no model of ours
-was trained on. Nothing was tuned on these sets, but for the settings of the unfrozen head (its row says so); labels of held-out files
-of the training corpus chose the widths."""
+Written by `benchmarks/embedding.py` and `benchmarks/embedding_panel.py`; no figure is typed, and rows of a table come from one run.
+The selection panel is made of the training corpus; everything below it of data that no model of ours was trained on, and nothing
+was tuned on those, but for the settings of the unfrozen head (its row says so)."""
 
 
 def main() -> None:
@@ -642,14 +649,16 @@ def settings(options, part: str) -> str:
 
 def page(kept: dict) -> str:
     text = [HEAD]
-    for part, (title, _) in PARTS.items():
+    titles = {"panel": "The selection panel"} | {part: title for part, (title, _) in PARTS.items()}
+    for part, title in titles.items():
         if part in kept:
-            told = f"`--parts {part} {kept[part]['settings']}`, structure module {kept[part]['sfm']}"
+            command = "embedding_panel.py" if part == "panel" else f"--parts {part}"
+            told = f"`{command} {kept[part]['settings']}`, structure module {kept[part]['sfm']}"
             told += (
                 "." if part == "ablations" else f", embedding module {kept[part]['efm']}."
             )  # ablations train their own
             text += [f"## {title}", told, *kept[part]["text"]]
-    if absent := [title for part, (title, _) in PARTS.items() if part not in kept]:
+    if absent := [title for part, title in titles.items() if part not in kept]:
         text.append(f"Not measured yet: {', '.join(absent)}.")
     return "\n\n".join(text) + "\n"
 

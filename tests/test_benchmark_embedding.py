@@ -62,7 +62,11 @@ def test_the_page_shows_every_part_that_was_run_and_no_other(script):
     page = script["page"](kept)
     assert "## Cells\n\n`--parts cells --cells 3`, structure module abc, embedding module def.\n\n| a |" in page
     assert "## Ablations" not in page
-    assert page.rstrip().splitlines()[-1].startswith("Not measured yet: Human and mouse, Trajectories,")
+    assert (
+        page.rstrip()
+        .splitlines()[-1]
+        .startswith("Not measured yet: The selection panel, Human and mouse, Trajectories,")
+    )
 
 
 def test_the_page_judges_the_module_that_is_bundled():

@@ -192,7 +192,7 @@ def test_doors_of_predicting(tmp_path):
         tl.predict(wide, head)
     other = adata.copy()
     other.uns["X_sccafm"] = {"params": {"efm_hash": "other"}}
-    with pytest.raises(ValueError, match="was made by another embedding module than the head was fitted on"):
+    with pytest.raises(ValueError, match="lies in another space than the vectors that the head was fitted on"):
         tl.predict(other, head)
     holes = adata.copy()
     holes.obsm["X_sccafm"][3, 2] = np.nan

@@ -90,7 +90,11 @@ class Embed:
     adapt: str | None = None
     """Continue training on these cells first, e.g. "5 epochs"."""
     batch_key: str | None = None
-    """Column of obs with batches, for --adapt."""
+    """Column of obs with batches: each departs from its own mean."""
+    anchor: bool = True
+    """--no-anchor: the embedding module's own vectors, which do not depend on the other cells."""
+    harmony: bool = False
+    """Correct the vectors by Harmony too; needs --batch-key and the extra sccafm[harmony]."""
     device: str = "auto"
 
 
@@ -165,6 +169,6 @@ def run_embed(options: Embed) -> None:
         raise ValueError(f"{options.out} is not empty; give a new folder")
     adata = read_cells(options.input)
     with contextlib.redirect_stdout(sys.stderr):
-        found = sccafm.embed(adata, options.model, **settings_of(options, ("adapt", "batch_key")))
+        found = sccafm.embed(adata, options.model, **settings_of(options, ("adapt", "batch_key", "anchor", "harmony")))
         found.write(options.out)
     print(f"{found}\nwritten to {options.out}; read it with sccafm.read_embedding({str(options.out)!r})")

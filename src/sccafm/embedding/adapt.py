@@ -12,8 +12,10 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from sccafm._io import BLOCK, blocks
+from sccafm._text import warn
 from sccafm.data.input import Reading
 from sccafm.data.tokenizer import tokenize
+from sccafm.embedding.held_out import HELD, SEEN, HeldOut, chosen_genes, is_better
 from sccafm.losses.embedding import EFMWeights, Views, objective, total
 from sccafm.model.model import Model
 from sccafm.nn import CausalEFM
@@ -24,6 +26,9 @@ COMPONENTS, NEIGHBORS = 30, 20  # of the space in which equal states of two batc
 WORDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(epochs?|minutes?)\s*")
 
 
+CHECKS, PATIENCE = 8, 3  # looks at held-out cells; those without a gain that end a training by epochs
+
+
 @dataclass(frozen=True)
 class Adapt:
     """How long and how to continue training; ``adapt="5 epochs"`` and ``adapt="3 minutes"`` are short for it."""
@@ -31,7 +36,11 @@ class Adapt:
     epochs: float | None = None
     """Passes over the cells (over 20,000 of them where there are more): repeats bit by bit on one machine."""
     minutes: float | None = None
-    """Instead of epochs: as many steps as there is time for."""
+    """Instead of epochs: as many steps as there is time for, judging included."""
+    most_minutes: float | None = 5.0
+    """Epochs that take longer end here, with a warning; None: they take what they take."""
+    held_out: float = 0.1
+    """Share of the cells that judge the training: what does not serve them is not kept. 0: everything is kept."""
     seed: int = 0
     learning_rate: float = 5e-4
     cells: int = 32
@@ -50,6 +59,8 @@ class Adapt:
                 f"Adapt needs either epochs or minutes, above 0: got epochs={self.epochs}, minutes={self.minutes}; "
                 "write Adapt(epochs=5)"
             )
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"Adapt.held_out is a share of the cells, from 0 to below 1; got {self.held_out}")
 
 
 def read_adapt(adapt: object) -> Adapt | None:
@@ -62,8 +73,13 @@ def read_adapt(adapt: object) -> Adapt | None:
     return Adapt(**{found[2].removesuffix("s") + "s": float(found[1])})
 
 
-def adapt_efm(model: Model, reading: Reading, settings: Adapt, batches: np.ndarray | None, progress: bool) -> CausalEFM:
+def adapt_efm(
+    model: Model, reading: Reading, settings: Adapt, batches: np.ndarray | None, progress: bool
+) -> tuple[CausalEFM, dict]:
     """An embedding module that has learned from these cells too; the model's own stays as it is.
+
+    The training is looked at a few times on cells that are held out (`sccafm.embedding.held_out`), and the best of what was seen
+    is returned: the module as it was, where nothing was better by more than chance.
 
     Parameters
     ----------
@@ -76,6 +92,10 @@ def adapt_efm(model: Model, reading: Reading, settings: Adapt, batches: np.ndarr
         and equal states of two batches (mutual nearest neighbours) are drawn together.
     progress
         Show a bar.
+
+    Returns
+    -------
+    The module, and what to remember: steps, scores on held-out cells, and which step was kept.
     """
     if not isinstance(model.efm, CausalEFM):
         raise ValueError(
@@ -85,18 +105,85 @@ def adapt_efm(model: Model, reading: Reading, settings: Adapt, batches: np.ndarr
     if n < LEAST_CELLS:
         raise ValueError(f"adapt= learns to tell cells apart and needs {LEAST_CELLS} of them, got {n}; leave it out")
     rng = np.random.default_rng(settings.seed)
-    pool = np.sort(rng.choice(n, min(n, POOL), replace=False))
-    cells = Pool(reading, pool, None if batches is None else batches[pool], settings, rng)
     efm = copy.deepcopy(model.efm).train()
     efm.requires_grad_(True)
     optimizer = torch.optim.AdamW(efm.parameters(), settings.learning_rate, betas=(0.9, 0.98))
-    with torch.random.fork_rng(devices=[]), clock(settings, len(pool), progress) as share_done:
+    with torch.random.fork_rng(devices=[]), Clock(settings, n, progress) as clock:
         torch.manual_seed(settings.seed)
-        for share in share_done:
+        cells, judge = draw_cells(model, reading, settings, batches, rng)
+        watch = Watch(judge, efm, clock)
+        for share in clock:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
             step(model, efm, optimizer, cells.draw(), settings)
-    return efm.eval().requires_grad_(False)
+            if watch.is_over(share):
+                break
+        watch.finish()
+    return watch.best().eval().requires_grad_(False), watch.record()
+
+
+def draw_cells(
+    model: Model, reading: Reading, settings: Adapt, batches: np.ndarray | None, rng: np.random.Generator
+) -> tuple["Pool", HeldOut | None]:
+    """Cells to learn from, and others that judge (None where there are too few, or none are wanted)."""
+    n = len(reading.matrix.obs_names)
+    drawn = rng.permutation(n)[:POOL]
+    n_held = min(HELD, round(settings.held_out * len(drawn)))
+    n_held = 0 if n_held < 2 else n_held
+    held, pool = drawn[:n_held], np.sort(drawn[n_held:])
+    cells = Pool(reading, pool, None if batches is None else batches[pool], settings, rng)
+    if not n_held:
+        return cells, None
+    seen = np.sort(rng.permutation(len(pool))[:SEEN])
+    values = np.concatenate([read_rows(reading, np.sort(held)).toarray(), cells.values[seen].toarray()])
+    judging = np.concatenate([np.sort(held), pool[seen]])
+    codes = np.zeros(len(judging), int) if batches is None else np.unique(batches[judging], return_inverse=True)[1]
+    return cells, HeldOut(model, reading, values, reading.conditions[judging], codes, n_held, rng)
+
+
+class Watch:
+    """Looks at held-out cells now and then, and keeps the best module that it saw."""
+
+    def __init__(self, judge: HeldOut | None, efm: CausalEFM, clock: "Clock"):
+        self.judge, self.efm, self.clock = judge, efm, clock
+        self.found: list[dict] = []
+        self.state, self.kept, self.steps, self.misses = None, 0, 0, 0
+        if judge is not None:
+            begin = time.monotonic()
+            self.first = self.top = judge.scores(efm)
+            self.state = copy.deepcopy(efm.state_dict())
+            self.found.append({"step": 0, "score": float(self.first.mean())})
+            clock.reserve = time.monotonic() - begin
+
+    def is_over(self, share: float) -> bool:
+        """After a step: whether the training may end."""
+        self.steps += 1
+        if self.judge is None or share < (len(self.found)) / CHECKS:
+            return False
+        self._look()
+        return self.clock.steps is not None and self.misses >= PATIENCE
+
+    def finish(self) -> None:
+        if self.judge is not None and self.steps > self.found[-1]["step"]:
+            self._look()
+
+    def _look(self) -> None:
+        scores = self.judge.scores(self.efm)
+        self.found.append({"step": self.steps, "score": float(scores.mean())})
+        if scores.mean() > self.top.mean() and is_better(scores, self.first):
+            self.top, self.kept, self.misses = scores, self.steps, 0
+            self.state = copy.deepcopy(self.efm.state_dict())
+        else:
+            self.misses += 1
+
+    def best(self) -> CausalEFM:
+        if self.judge is not None:
+            self.efm.load_state_dict(self.state)
+        return self.efm
+
+    def record(self) -> dict:
+        kept = self.steps if self.judge is None else self.kept
+        return {"steps": self.steps, "kept_step": kept, "held_out": self.found}
 
 
 def step(model: Model, efm: CausalEFM, optimizer: torch.optim.Optimizer, batch: tuple, settings: Adapt) -> None:
@@ -111,32 +198,47 @@ def step(model: Model, efm: CausalEFM, optimizer: torch.optim.Optimizer, batch: 
     optimizer.step()
 
 
-class clock:
-    """Shares of the training that are done, step by step, by number of steps or by the time."""
+class Clock:
+    """Shares of the training that are done, step by step, by number of steps or by the time since the clock was made."""
 
     def __init__(self, settings: Adapt, n_cells: int, progress: bool):
-        self.settings = settings
-        per_epoch = math.ceil(n_cells / settings.cells)
+        self.begin, self.reserve = time.monotonic(), 0.0
+        per_epoch = math.ceil(min(n_cells, POOL) / settings.cells)
         self.steps = None if settings.epochs is None else max(1, round(settings.epochs * per_epoch))
-        total, unit = (self.steps, "step") if self.steps else (round(60 * settings.minutes), "s")
+        minutes = settings.most_minutes if self.steps else settings.minutes
+        self.whole = math.inf if minutes is None else 60 * minutes
+        total, unit = (self.steps, "step") if self.steps else (max(1, round(self.whole)), "s")
         self.bar = tqdm(total=total, desc="sccafm adapt", unit=unit, disable=not progress)
 
     def __enter__(self):
-        return self._by_steps() if self.steps else self._by_time()
+        return self
 
     def __exit__(self, *error):
+        if self.steps is None and not any(error):
+            self._show_time(self.whole)
         self.bar.close()
 
-    def _by_steps(self):
-        for number in range(self.steps):
-            yield number / self.steps
-            self.bar.update()
+    def __iter__(self):
+        longest, number = 0.0, 0
+        while number != self.steps:
+            now = time.monotonic()
+            passed = now - self.begin
+            if passed + longest + self.reserve > self.whole:  # the last look at held-out cells has its time too
+                break
+            yield number / self.steps if self.steps else passed / self.whole
+            longest, number = max(longest, time.monotonic() - now), number + 1
+            if self.steps:
+                self.bar.update()
+            else:
+                self._show_time(time.monotonic() - self.begin)
+        if self.steps and number < self.steps:
+            warn(
+                f"adapt= ended after {self.whole / 60:g} minutes and {number:,} of {self.steps:,} steps, so that it may not repeat "
+                "bit by bit; fewer epochs fit, Adapt(epochs=..., most_minutes=None) takes the time it takes"
+            )
 
-    def _by_time(self):
-        begin, whole = time.monotonic(), 60 * self.settings.minutes
-        while (passed := time.monotonic() - begin) < whole:
-            yield passed / whole
-            self.bar.update(min(round(time.monotonic() - begin), self.bar.total) - self.bar.n)
+    def _show_time(self, passed: float) -> None:
+        self.bar.update(min(round(passed), self.bar.total) - self.bar.n)
 
 
 class Pool:
@@ -154,20 +256,13 @@ class Pool:
     def draw(self):
         """Tokens of a step's cells, of their partners, and which cells are told apart (both None without batches)."""
         cells = self.rng.permutation(self.values.shape[0])[: self.settings.cells]
-        genes = self._genes()
+        genes = chosen_genes(self.reading.is_tf, self.settings.genes, self.rng)
         tokens = self._tokens(cells, genes)
         if self.codes is None:
             return tokens, None, None
         partners = np.array([self._partner(cell) for cell in cells])
         same = self.codes[cells][:, None] == self.codes[cells]
         return tokens, self._tokens(partners, genes), torch.from_numpy(same)
-
-    def _genes(self) -> np.ndarray:
-        """Regulators, up to a quarter of the genes of a step, filled up with other genes: positions in file order."""
-        is_tf, n = self.reading.is_tf, self.settings.genes
-        acting = self.rng.permutation(np.flatnonzero(is_tf))[: max(1, n // 4)]
-        others = self.rng.permutation(np.flatnonzero(~is_tf))[: max(1, n - len(acting))]
-        return np.sort(np.concatenate([acting, others]))
 
     def _partner(self, cell: int) -> int:
         found = self.equals[cell]

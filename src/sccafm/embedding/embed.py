@@ -20,6 +20,8 @@ from sccafm.data.input import DEFAULTS, Reading, prepare
 from sccafm.data.options import InputOptions
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
+from sccafm.embedding.anchor import Anchor, check_anchor, fit_anchor
+from sccafm.embedding.harmony import check_harmony, corrected
 from sccafm.embedding.result import Embedding, cell_frame, static_frame
 from sccafm.grn.annotation import can_annotate, storable
 from sccafm.grn.grn import GRN
@@ -48,6 +50,8 @@ def embed(
     preprocess: str = DEFAULTS.preprocess,
     adapt: str | Adapt | None = None,
     batch_key: str | None = None,
+    anchor: bool = True,
+    harmony: bool = False,
     batch_size: int | str = "auto",
     device: str = "auto",
     key_added: str = "X_sccafm",
@@ -55,6 +59,10 @@ def embed(
     progress: bool = True,
 ) -> Embedding:
     """Embed cells and genes by what regulates them.
+
+    A cell's vector is anchored to the data set: its place on the principal components of these very cells, joined with what
+    the embedding module reads in the cell (`sccafm.embedding.anchor` has the formulas). It depends on the cells beside it. With
+    ``anchor=False`` it is the module's vector alone, which depends on nothing but the cell. Both are kept.
 
     Parameters
     ----------
@@ -70,10 +78,16 @@ def embed(
     genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess
         As in `sccafm.infer_grn`.
     adapt
-        Continue training on these cells first: "5 epochs", "3 minutes" or an `sccafm.Adapt`. The model that was passed
-        stays as it is; the adapted one is `Embedding.model`.
+        Continue training on these cells first: "5 epochs", "3 minutes" or an `sccafm.Adapt`. What does not serve cells
+        that are held out is not kept. The model that was passed stays as it is; the adapted one is `Embedding.model`.
     batch_key
-        With `adapt`: column of obs whose differences are not to be learned (donor, plate, study).
+        Column of obs whose differences are not wanted (donor, plate, study): the cells of each batch depart from its own
+        mean. With `adapt` they are not learned either.
+    anchor
+        False: `Embedding.cells` and ``obsm["X_sccafm"]`` are the module's own vectors.
+    harmony
+        Correct the anchored vectors by Harmony too (Korsunsky et al., Nature Methods 2019), with `batch_key` and the extra
+        sccafm[harmony]. Nothing can be placed into such a space.
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
         answer does not depend on the batch.
@@ -89,16 +103,20 @@ def embed(
     Returns
     -------
     Embedding
-        And in `adata`: ``obsm["X_sccafm"]`` (float32, cells), ``varm["X_sccafm"]`` (float32, `Embedding.genes`; NaN for
-        genes that were not read) and ``uns["X_sccafm"]["params"]`` (run card with the receipt of the gene mapping).
+        And in `adata`: ``obsm["X_sccafm"]`` (float32, `Embedding.cells`), ``obsm["X_sccafm_zero_shot"]`` (float32,
+        `Embedding.zero_shot`), ``varm["X_sccafm"]`` (float32, `Embedding.genes`; NaN for
+        genes that were not read) and ``uns["X_sccafm"]["params"]`` (run card with the receipt of the gene mapping; "space"
+        tells which vectors compare), the same for ``uns["X_sccafm_zero_shot"]``.
 
     Raises
     ------
     TypeError
         `adata` is no AnnData.
+    ImportError
+        `harmony` without harmonypy.
     ValueError, KeyError
-        Data that cannot be read, a model without an embedding module, or networks of other cells, genes or weights: the
-        message says what was expected, what came and what mends it.
+        Data that cannot be read, fewer than three cells to anchor to, a model without an embedding module, or networks of
+        other cells, genes or weights: the message says what was expected, what came and what mends it.
     """
     options = InputOptions(
         genes=genes,
@@ -112,40 +130,66 @@ def embed(
     check_settings(batch_size, options)
     check_key(key_added)
     adapt = read_adapt(adapt)
-    model = as_model(model, device)
-    if model.efm is None:
-        raise ValueError(
-            f"the model from {model.source} has no embedding module (efm_config.json, efm_model.safetensors); use the "
-            "bundled one, model=None, or train one: python -m sccafm.train efm"
-        )
+    if harmony:
+        check_harmony(batch_key, anchor)
+    model = with_module(as_model(model, device))
     check_grn(adata, grn, model, genes)
     reading = prepare(adata, model, options.of_networks(grn))
     if grn is not None:
         check_same_values(grn, reading)
     groups = find_groups(adata, groupby)
-    batches = find_batches(adata, batch_key, adapt)
+    batches = find_batches(adata, batch_key, anchor or adapt is not None)
+    if anchor:
+        check_anchor(reading)
     if progress:
         logger.info(reading.receipt)
+    settings = {"adapt": {}, "batch_key": batch_key or "", "harmony": harmony}
     if adapt is not None:
-        model = dataclasses.replace(model, efm=adapt_efm(model, reading, adapt, batches, progress))
+        efm, record = adapt_efm(model, reading, adapt, batches, progress)
+        model, settings["adapt"] = dataclasses.replace(model, efm=efm), dataclasses.asdict(adapt) | record
     graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, reading, start, stop)
-    cells, sums = run(model, reading, groups, graph, pass_size(batch_size, model), progress)
-    embedding = Embedding(
-        cells=cell_frame(cells, groups.index),
+    zero_shot, sums = run(model, reading, groups, graph, pass_size(batch_size, model), progress)
+    space, cells = fit_anchor(reading, zero_shot, batches) if anchor else (None, zero_shot)
+    if harmony:
+        cells = corrected(cells, batches)
+    embedding = assemble(model, reading, groups, zero_shot, cells, sums, space, settings)
+    return annotated(adata, embedding, reading, key_added, copy)
+
+
+def assemble(
+    model: Model,
+    reading: Reading,
+    groups: pd.Series,
+    zero_shot: np.ndarray,
+    cells: np.ndarray,
+    sums: np.ndarray,
+    space: Anchor | None,
+    settings: dict,
+) -> Embedding:
+    """The result of one run."""
+    own = cell_frame(zero_shot, groups.index)
+    return Embedding(
+        cells=own if space is None else cell_frame(cells, groups.index),
+        zero_shot=own,
         groups=groups,
         gene_table=reading.gene_table(model.vocabulary),
         sums=sums,
         static_genes=static_frame(static_vectors(model, reading), reading.names.rename(None)),
         columns=gene_columns(model),
-        params=parameters(model, reading, adapt, batch_key),
+        params=parameters(model, reading, space, settings),
         model=model,
+        anchor=space,
     )
-    if copy:
-        adata = adata.to_memory() if adata.isbacked else adata.copy()
-        embedding = dataclasses.replace(embedding, adata=adata)
-    if can_annotate(adata):
-        annotate(adata, embedding, reading, key_added)
-    return embedding
+
+
+def with_module(model: Model) -> Model:
+    """The same; ValueError for a model that cannot embed."""
+    if model.efm is None:
+        raise ValueError(
+            f"the model from {model.source} has no embedding module (efm_config.json, efm_model.safetensors); use the "
+            "bundled one, model=None, or train one: python -m sccafm.train efm"
+        )
+    return model
 
 
 def run(
@@ -197,12 +241,12 @@ def pass_cells(efm, tokens: Tokens, factors: Factors) -> tuple[Tensor, Tensor]:
     return torch.einsum("cg,cgd->cd", share, back), back
 
 
-def find_batches(adata, batch_key: str | None, adapt: Adapt | None) -> np.ndarray | None:
+def find_batches(adata, batch_key: str | None, is_used: bool) -> np.ndarray | None:
     if batch_key is None:
         return None
     column = obs_column(adata, batch_key, "batch_key=")
-    if adapt is None:
-        warn('batch_key has no effect without adapt=; write adapt="5 epochs"')
+    if not is_used:
+        warn("batch_key has no effect with anchor=False and without adapt=; leave anchor= out")
         return None
     batches = column.astype(str).where(column.notna(), UNASSIGNED).to_numpy()
     if len(set(batches)) < 2:
@@ -226,29 +270,41 @@ def static_vectors(model: Model, reading: Reading) -> np.ndarray:
     return find(ids).float().cpu().numpy()
 
 
-def parameters(model: Model, reading: Reading, adapt: Adapt | None, batch_key: str | None) -> dict:
+def parameters(model: Model, reading: Reading, space: Anchor | None, settings: dict) -> dict:
+    made_by = module_hash(model.efm)
     return {
         "model": model.source,
         "revision": model.revision or "",
         "kind": "causal" if isinstance(model.efm, CausalEFM) else "published",
         "weights_hash": model.weights_hash,
-        "efm_hash": module_hash(model.efm),
+        "efm_hash": made_by,
+        "space": made_by if space is None else space.space,
+        "anchored": space is not None,
         "version": version("sccafm"),
         "torch": torch.__version__,
         "device": str(model.device),
         "genes": digest(*reading.names),
-        "adapt": {} if adapt is None else dataclasses.asdict(adapt),
-        "batch_key": batch_key or "",
         "receipt": reading.receipt.to_dict(),
-    }
+    } | settings
 
 
-def annotate(adata, embedding: Embedding, reading: Reading, key: str) -> None:
-    """Write the vectors into the AnnData."""
-    adata.obsm[key] = embedding.cells.to_numpy(copy=True)
+def annotated(adata, embedding: Embedding, reading: Reading, key: str, copy: bool) -> Embedding:
+    """The embedding, after its vectors were written into the AnnData or a copy of it."""
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+        embedding = dataclasses.replace(embedding, adata=adata)
+    if not can_annotate(adata):
+        return embedding
     place = pd.Series(np.arange(len(reading.names)), index=reading.names).reindex(reading.labels_of(adata))
     vectors = np.full((len(place), len(embedding.columns)), np.nan, dtype=np.float32)
     found = place.notna().to_numpy()
     vectors[found] = embedding.genes.to_numpy()[place[found].astype(int)]
     adata.varm[key] = vectors
-    adata.uns[key] = {"params": storable(embedding.params)}
+    own = embedding.params | {"space": embedding.params["efm_hash"], "anchored": False}
+    for name, frame, params in (
+        (key, embedding.cells, embedding.params),
+        (f"{key}_zero_shot", embedding.zero_shot, own),
+    ):
+        adata.obsm[name] = frame.to_numpy(copy=True)
+        adata.uns[name] = {"params": storable(params)}
+    return embedding

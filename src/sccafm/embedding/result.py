@@ -1,6 +1,7 @@
 """Embedding: vectors of the cells and genes of one data set, in memory and on disk."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +12,25 @@ from safetensors.numpy import load_file, save_file
 
 from sccafm._io import new_folder, whole_path, write_table, write_whole
 from sccafm.data.groups import ALL
+from sccafm.embedding.anchor import Anchor
 from sccafm.model.model import Model
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
     """Vectors of the cells and genes of one data set. Made by `sccafm.embed` and `sccafm.read_embedding`."""
 
-    cells: pd.DataFrame  # cells x width, float32
+    cells: pd.DataFrame  # cells x width, float32: anchored, or with anchor=False the same as zero_shot
+    zero_shot: pd.DataFrame = field(repr=False)  # cells x D, float32: the embedding module's vectors
     groups: pd.Series  # group of each cell, categorical; "all" without groupby
     gene_table: pd.DataFrame = field(repr=False)  # index name; columns symbol, gene_id, is_tf
     sums: np.ndarray = field(repr=False)  # groups G width float64: contextual vectors, summed over a group's cells
     static_genes: pd.DataFrame = field(repr=False)  # G x width, the gene's vector whatever the cell
     columns: tuple[str, ...] = field(repr=False)  # what the entries of a contextual gene vector are
     params: dict = field(repr=False)  # run card
+    anchor: Anchor | None = field(default=None, repr=False)  # the space of `cells`; None with anchor=False
     model: Model | None = field(default=None, repr=False)  # what embedded them, adapted where that was asked for
     adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
 
@@ -37,8 +41,9 @@ class Embedding:
         groups = (
             "" if self.groups.name == ALL else f", groups of {self.groups.name}: {list(self.groups.cat.categories)}"
         )
+        how = "zero-shot" if self.anchor is None else "anchored"
         return (
-            f"Embedding of {len(self):,} cells ({self.cells.shape[1]} wide) and {len(self.gene_table):,} genes "
+            f"Embedding of {len(self):,} cells ({self.cells.shape[1]} wide, {how}) and {len(self.gene_table):,} genes "
             f"({len(self.columns)} wide){groups}; {self.params['kind']} module of model {self.params['model']}"
         )
 
@@ -61,10 +66,66 @@ class Embedding:
     def _frame(self, values: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(values.astype(np.float32), self.gene_table.index, list(self.columns))
 
+    def place(
+        self,
+        adata,
+        model: Model | str | Path | None = None,
+        *,
+        own_mean: bool = False,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        species: str | None = None,
+        condition_keys: Mapping[str, str] | None = None,
+        preprocess: str = "auto",
+        batch_size: int | str = "auto",
+        device: str = "auto",
+        key_added: str = "X_sccafm",
+        copy: bool = False,
+        progress: bool = True,
+    ) -> "Embedding":
+        """Place other cells into this anchored space: their vectors compare with those of `cells`.
+
+        Parameters
+        ----------
+        adata
+            Other cells, with at least half of the genes that these were read on; of either species.
+        model
+            The model that made this embedding; None: the one it holds, or after `sccafm.read_embedding` the bundled one.
+        own_mean
+            New cells depart from their own mean and not from that of this embedding's cells. That takes away what sets the
+            two data sets apart as a whole, and is right where both hold about the same mixture of cells.
+        layer, gene_key, species, condition_keys, preprocess, batch_size, device, key_added, copy, progress
+            As in `sccafm.embed`.
+
+        Returns
+        -------
+        Embedding
+            Of the new cells, in the same space; `adata` is annotated as by `sccafm.embed`.
+
+        Raises
+        ------
+        ValueError
+            This embedding is not anchored, was corrected by Harmony, or was made by other weights; fewer than half of the
+            genes are there; or what `sccafm.embed` refuses.
+        """
+        from sccafm.embedding.place import place
+
+        return place(
+            self, adata, model, own_mean=own_mean, layer=layer, gene_key=gene_key, species=species,
+            condition_keys=condition_keys, preprocess=preprocess, batch_size=batch_size, device=device,
+            key_added=key_added, copy=copy, progress=progress,
+        )  # fmt: skip
+
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that is new or empty: parquet, safetensors, JSON. `sccafm.read_embedding` reads it."""
         folder = new_folder(folder)
-        arrays = {"cells": self.cells.to_numpy(), "gene_sums": self.sums, "static_genes": self.static_genes.to_numpy()}
+        arrays = {
+            "zero_shot": self.zero_shot.to_numpy(),
+            "gene_sums": self.sums,
+            "static_genes": self.static_genes.to_numpy(),
+        }
+        if self.anchor is not None:
+            arrays |= {"cells": self.cells.to_numpy()} | {f"anchor.{k}": v for k, v in self.anchor.arrays().items()}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         labels = pd.DataFrame({"cell": self.cells.index.astype(str), "group": self.groups.array})
         write_table(labels, folder / "cells.parquet")
@@ -97,14 +158,18 @@ def read_embedding(folder: str | Path) -> Embedding:
     genes = pd.read_parquet(folder / "genes.parquet").set_index("name").rename_axis(None)
     cells = pd.Index(labels["cell"]).rename(None)
     groups = labels["group"].astype("category").set_axis(cells).rename(header["groupby"])
+    anchor = {k.removeprefix("anchor."): v for k, v in arrays.items() if k.startswith("anchor.")}
+    zero_shot = cell_frame(arrays["zero_shot"], cells)
     return Embedding(
-        cells=cell_frame(arrays["cells"], cells),
+        cells=cell_frame(arrays["cells"], cells) if anchor else zero_shot,
+        zero_shot=zero_shot,
         groups=groups,
         gene_table=genes,
         sums=arrays["gene_sums"],
         static_genes=static_frame(arrays["static_genes"], genes.index),
         columns=tuple(header["columns"]),
         params=header["params"],
+        anchor=Anchor(**anchor) if anchor else None,
     )
 
 

@@ -5,6 +5,7 @@ from sccafm.tl.comparison import Comparison, compare
 from sccafm.tl.fitting import fit_head
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.knockouts import Knockout, knockout
+from sccafm.tl.mapping import annotate, map_to
 from sccafm.tl.prediction import predict
 from sccafm.tl.ranking import rank_regulators
 from sccafm.tl.trajectories import Trajectory, trajectory
@@ -17,9 +18,11 @@ __all__ = [
     "Trajectory",
     "Tuned",
     "Unfreeze",
+    "annotate",
     "compare",
     "fit_head",
     "knockout",
+    "map_to",
     "predict",
     "rank_regulators",
     "read_head",

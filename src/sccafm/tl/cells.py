@@ -1,14 +1,11 @@
 """Cells as an embedding module reads them: expression, and the factors that the structure module finds in each."""
 
-import dataclasses
-
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks
-from sccafm._text import listing, warn
 from sccafm.data.input import Reading
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import read_rows
@@ -19,8 +16,6 @@ from sccafm.model.forward import factors_of
 from sccafm.model.model import Model
 from sccafm.nn import CausalEFM
 from sccafm.types import Factors, Tokens
-
-LEAST_GENES = 0.5  # of the genes a head was fitted on; with fewer the cells are others than it knows
 
 
 class Cells:
@@ -101,37 +96,3 @@ def embed_cells(model: Model, efm: CausalEFM, reading: Reading, batch_size: int,
                 found.append(efm(part, model.sfm(part)).cells.float().cpu().numpy())
             bar.update(stop - start)
     return np.concatenate(found)
-
-
-def narrowed(reading: Reading, gene_ids: np.ndarray, symbols: tuple[str, ...], is_tf: np.ndarray) -> Reading:
-    """The genes that a head was fitted on, in its order and with its regulators.
-
-    Parameters
-    ----------
-    reading
-        With every gene of the data that the vocabulary holds.
-    gene_ids, symbols, is_tf
-        Of the head. Genes are found by their vocabulary row: whether they are written as symbols, Ensembl ids or mouse
-        orthologs does not matter.
-    """
-    place = {token: i for i, token in enumerate(reading.gene_ids.tolist())}
-    found = np.array([place.get(token, -1) for token in gene_ids.tolist()])
-    is_here = found >= 0
-    lost = [symbol for symbol, here in zip(symbols, is_here, strict=True) if not here]
-    if is_here.mean() < LEAST_GENES or not is_tf[is_here].any():
-        raise ValueError(
-            f"the head was fitted on {len(gene_ids):,} genes, {int(is_tf.sum()):,} of them as regulators; here are "
-            f"{int(is_here.sum()):,} and {int(is_tf[is_here].sum()):,} of these, without {listing(lost)}. Pass the whole "
-            "matrix, not one that was cut to variable genes, or fit the head on genes that both have: genes=[...]"
-        )
-    if lost:
-        warn(
-            f"{len(lost):,} of the {len(gene_ids):,} genes that the head was fitted on are not in the data, cells are read "
-            f"without them: {listing(lost)}"
-        )
-    chosen, is_tf = found[is_here], is_tf[is_here]
-    receipt = dataclasses.replace(reading.receipt, n_used=len(chosen), n_regulators=int(is_tf.sum()))
-    return dataclasses.replace(
-        reading, columns=reading.columns[chosen], names=reading.names[chosen], gene_ids=reading.gene_ids[chosen],
-        symbols=reading.symbols[chosen], is_tf=is_tf, receipt=receipt,
-    )  # fmt: skip

@@ -217,6 +217,7 @@ def moved(adata: AnnData, values: np.ndarray, relative: np.ndarray, grn: GRN, mo
             both.uns[key] = adata.uns[key]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that values are normalised
-        found = embed(both, model, genes=list(grn.targets), preprocess="none", progress=False).cells.to_numpy()
+        settings = {"genes": list(grn.targets), "preprocess": "none", "anchor": False, "progress": False}
+        found = embed(both, model, **settings).zero_shot.to_numpy()
     half = len(adata)
     return pd.DataFrame((found[half:] - found[:half]).astype(np.float32), adata.obs_names)

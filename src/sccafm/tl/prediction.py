@@ -11,10 +11,11 @@ from anndata import AnnData
 from sccafm._settings import logger
 from sccafm._torch import plain_torch
 from sccafm.data.input import prepare
+from sccafm.data.narrowing import narrowed
 from sccafm.data.options import InputOptions
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_settings, pass_size
-from sccafm.tl.cells import embed_cells, narrowed
+from sccafm.tl.cells import embed_cells
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
 
@@ -81,7 +82,7 @@ def predict(
         whole = prepare(
             adata, model, replace(options, regulators="all", n_top_genes=None, preprocess=head.tuned.preprocess)
         )
-        reading = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf)
+        reading = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf, "the head")
         if progress:
             logger.info(reading.receipt)
         x = embed_cells(model, head.tuned.efm.to(model.device), reading, pass_size(batch_size, model), progress)
@@ -101,8 +102,9 @@ def fitting_vectors(adata: AnnData, head: Head) -> np.ndarray:
     found = embedding_hash(adata, use_rep)
     if head.embedding_hash and found and found != head.embedding_hash:
         raise ValueError(
-            f"obsm[{use_rep!r}] was made by another embedding module than the head was fitted on; embed these cells "
-            "with the same model (the adapted one is Embedding.model)"
+            f"obsm[{use_rep!r}] lies in another space than the vectors that the head was fitted on. Anchored vectors: place "
+            "these cells beside the head's, Embedding.place(adata), or fit the head with use_rep='X_sccafm_zero_shot'. Others: "
+            "embed them with the same model (the adapted one is Embedding.model)"
         )
     return x
 

@@ -18,9 +18,9 @@ def vectors(adata: AnnData, use_rep: str) -> np.ndarray:
 
 
 def embedding_hash(adata: AnnData, use_rep: str) -> str:
-    """Of the module that made the vectors; "" where it is not known."""
+    """Of the space that the vectors lie in: of the module that made them, or of what they are anchored to; "" where it is not known."""
     params = adata.uns[use_rep].get("params", {}) if use_rep in adata.uns else {}
-    return str(params.get("efm_hash", ""))
+    return str(params.get("space", params.get("efm_hash", "")))
 
 
 def warn_of_unused(where: str, options: InputOptions, **settings: object) -> None:

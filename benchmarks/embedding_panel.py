@@ -1,0 +1,387 @@
+"""The selection panel: which design of embedding is better, on studies of the training corpus.
+
+    python benchmarks/embedding_panel.py --corpus FOLDER --cache FOLDER [--cells 1000] [--parts within across ...]
+
+Writes the section "The selection panel" of docs/embedding.md. Vectors of the embedding module are kept in the cache, so that
+designs of anchoring are compared in minutes. Tasks are in `embedding_tasks.py`.
+"""
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from embedding import joined, page, table
+from embedding_spaces import ZERO_SHOT, Task, across, centred, clusters, designs, harmony, named_by, spaces, within
+from embedding_tasks import MEETINGS, STUDIES, Meeting, common_cells, drawn, file_cells, file_label, named, without_rare
+
+import sccafm
+from sccafm import evaluate
+from sccafm.data.groups import find_groups
+from sccafm.data.input import read
+from sccafm.data.narrowing import narrowed
+from sccafm.data.options import InputOptions
+from sccafm.embedding.anchor import fit_anchor, unit
+from sccafm.embedding.embed import run
+from sccafm.model.weights import module_hash
+
+ROOT = Path(__file__).parents[1]
+SPECIES_CELLS = 400  # that are placed into the space of another species
+
+
+# --- cells, and their vectors of the module
+
+
+class Panel:
+    """Cells with the module's vectors, from the cache or embedded now."""
+
+    def __init__(self, corpus: Path, cache: Path, n: int, model: sccafm.Model, only_cached: bool = False):
+        self.corpus, self.n, self.model = corpus, n, model
+        self.cache, self.module, self.only_cached = cache, module_hash(model.efm)[:12], only_cached
+        self.folder = self._folder(n)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _folder(self, n: int) -> Path:
+        return self.cache / f"{self.module}-{n}"
+
+    def names(self) -> list[str]:
+        """What has to be embedded: files, and meetings of several files of one species."""
+        files = {study.file for study in STUDIES.values()}
+        return sorted(files) + sorted(name for name, meeting in MEETINGS.items() if is_common(meeting))
+
+    def is_wanted(self, name: str) -> bool:
+        return not self.only_cached or self._stored(name) is not None
+
+    def _stored(self, name: str) -> Path | None:
+        """The cells in the cache, of this number or the next larger one."""
+        sizes = sorted(int(path.name.rsplit("-", 1)[1]) for path in self.cache.glob(f"{self.module}-*"))
+        paths = [self._folder(size) / f"{name}.h5ad" for size in sizes if size >= self.n]
+        return next((path for path in paths if path.exists()), None)
+
+    def embedded(self, name: str) -> ad.AnnData:
+        """Cells with the module's vectors; of a larger number in the cache as many are drawn."""
+        of_each = self.n // 2 if name in MEETINGS else self.n
+        path = self._stored(name)
+        if path is None:
+            meeting = MEETINGS.get(name)
+            cells = common_cells(self.corpus, meeting, of_each) if meeting else file_cells(self.corpus, name, of_each)
+            found = sccafm.embed(cells.copy(), self.model, anchor=False, progress=False)
+            cells.obsm[ZERO_SHOT] = found.zero_shot.to_numpy()
+            path = self.folder / f"{name}.h5ad"
+            cells.write_h5ad(path.with_suffix(".partial"))
+            path.with_suffix(".partial").rename(path)
+            print("embedded", name, cells.shape, flush=True)
+        cells = ad.read_h5ad(path)
+        if path.parent == self.folder:
+            return cells
+        parts = cells.obs["batch"].astype(str).to_numpy() if name in MEETINGS else np.zeros(len(cells))
+        rng = np.random.default_rng(0)
+        kept = [rng.permutation(np.flatnonzero(parts == part))[:of_each] for part in np.unique(parts)]
+        return cells[np.sort(np.concatenate(kept))].copy()
+
+    def kept(self, name: str, find: Callable) -> np.ndarray:
+        """An array from the cache, or found now."""
+        path = self.folder / f"{name}.npy"
+        if not path.exists():
+            np.save(path, find())
+        return np.load(path)
+
+    def task(self, name: str, adata: ad.AnnData) -> Task:
+        adata = without_rare(adata)
+        return Task(name, adata, read(adata, self.model.lexicon))
+
+    def studies(self, names: list[str] | None):
+        for name, study in STUDIES.items():
+            if (names is None or name in names) and self.is_wanted(study.file):
+                adata = named(self.embedded(study.file), study.label)
+                adata.obs = adata.obs[["label", "species"]].copy()
+                yield study, self.task(name, adata)
+
+    def meetings(self, names: list[str] | None):
+        for name, meeting in MEETINGS.items():
+            stored = name if is_common(meeting) else meeting.files[0]
+            if meeting.across != "species" and (names is None or name in names) and self.is_wanted(stored):
+                adata = self.embedded(stored)
+                if not is_common(meeting):
+                    adata.obs["batch"] = adata.obs[meeting.batch].astype(str)
+                yield meeting, self.task(name, adata)
+
+
+def is_common(meeting: Meeting) -> bool:
+    return len(meeting.files) > 1 and meeting.across != "species"
+
+
+# --- parts
+
+
+def judge_within(panel: Panel, names: list[str] | None) -> dict:
+    """Within each study."""
+    rows = []
+    for study, task in panel.studies(names):
+        told = {"study": task.name, "species": study.species, "assay": study.assay, "labels from": study.labels_from}
+        told |= {"cells": len(task.labels), "labels": len(set(task.labels))}
+        for method, x in spaces(task).items():
+            rows.append(told | {"method": method} | within(x, task.labels) | clusters(x, task.labels))
+        print(task.name, flush=True)
+    return {"rows": rows}
+
+
+def judge_across(panel: Panel, names: list[str] | None) -> dict:
+    """From batch to batch, all embedded together."""
+    rows = []
+    for meeting, task in panel.meetings(names):
+        told = {
+            "meeting": task.name,
+            "across": meeting.across,
+            "batches": len(set(task.batches)),
+            "cells": len(task.labels),
+        }
+        for method, x in spaces(task).items():
+            rows.append(told | {"method": method, "balanced accuracy": across(x, task.labels, task.batches)})
+        print(task.name, flush=True)
+    return {"rows": rows}
+
+
+def judge_place(panel: Panel, names: list[str] | None) -> dict:
+    """Each of up to five batches placed into the space of the others, which were embedded without it."""
+    rows = []
+    for meeting, task in panel.meetings(names):
+        scores: dict[str, list[float]] = {}
+        for batch in np.unique(task.batches)[:5]:
+            here = task.batches == batch
+            for method, value in placed(task, here, panel.model).items():
+                scores.setdefault(method, []).append(value)
+        told = {"meeting": task.name, "across": meeting.across}
+        rows += [told | {"method": m, "balanced accuracy": float(np.nanmean(v))} for m, v in scores.items()]
+        print(task.name, flush=True)
+    return {"rows": rows}
+
+
+def placed(task: Task, here: np.ndarray, model: sccafm.Model) -> dict[str, float]:
+    """One batch in the space of the others, and the same with principal components."""
+    old, new = (
+        read(task.adata[rows].copy(), model.lexicon, InputOptions(genes=list(task.reading.names)))
+        for rows in (~here, here)
+    )
+    several = len(set(task.batches[~here])) > 1
+    anchor, seen = fit_anchor(old, task.z[~here], task.batches[~here] if several else None)
+    names, labels = task.labels[~here], task.labels[here]
+    found = {}
+    for told, own_mean in (("placed", False), ("placed, own mean", True)):
+        found[told] = named_by(seen, names, anchor.place(new, task.z[here], own_mean), labels)
+    x = evaluate.log_expression(task.adata, batch_key="batch").astype(float)
+    left = centred(x[~here], task.batches[~here])
+    axes = np.linalg.svd(left, full_matrices=False)[2][:50].T
+    for told, mean in (
+        ("HVG-PCA of the others", x[~here].mean(0)),
+        ("HVG-PCA of the others, own mean", x[here].mean(0)),
+    ):
+        found[told] = named_by(left @ axes, names, (x[here] - mean) @ axes, labels)
+    return found
+
+
+def judge_species(panel: Panel, names: list[str] | None) -> dict:
+    """Cells of one species in the space of the other."""
+    rows = []
+    for name, meeting in MEETINGS.items():
+        if meeting.across != "species" or (names is not None and name not in names):
+            continue
+        if not all(map(panel.is_wanted, meeting.files)):
+            continue
+        parts = [named(panel.embedded(file), file_label(file), meeting.names) for file in meeting.files]
+        for reference, new in (parts, parts[::-1]):
+            told = {"meeting": name, "direction": " to ".join(part.obs["species"].iloc[0] for part in (reference, new))}
+            scores = between_species(panel, reference, drawn(new, SPECIES_CELLS), f"{name}, {told['direction']}")
+            rows += [told | {"method": method, "balanced accuracy": value} for method, value in scores.items()]
+            print(told, flush=True)
+    return {"rows": rows}
+
+
+def between_species(panel: Panel, reference: ad.AnnData, new: ad.AnnData, cached: str) -> dict[str, float]:
+    model = panel.model
+    anchor, seen = fit_anchor(read(reference, model.lexicon), reference.obsm[ZERO_SHOT])
+    whole = read(new, model.lexicon, InputOptions(regulators="all", n_top_genes=None))
+    reading = narrowed(
+        whole, anchor.read_ids, [str(token) for token in anchor.read_ids], anchor.read_is_tf, "the space"
+    )
+    z = panel.kept(cached, lambda: run(model, reading, find_groups(new, None), model.sfm, 64, False)[0])
+    names, labels = (part.obs["label"].to_numpy() for part in (reference, new))
+    found = {}
+    for told, own_mean in (("placed", False), ("placed, own mean", True)):
+        found[told] = named_by(seen, names, anchor.place(reading, z, own_mean), labels)
+    zero_shot = centred(reference.obsm[ZERO_SHOT], None), centred(z, None)
+    found["zero-shot, centred"] = named_by(zero_shot[0], names, zero_shot[1], labels)
+    both = joined({"reference": reference, "new": new}, model)
+    is_new = np.arange(len(both)) >= len(reference)
+    pca = evaluate.hvg_pca(both, batch_key="species")
+    for told, x in (
+        ("HVG-PCA of both", pca),
+        ("HVG-PCA of both, centred", centred(pca, is_new.astype(int))),
+        ("HVG-PCA of both, Harmony", harmony(pca, is_new.astype(str))),
+    ):
+        found[told] = named_by(x[~is_new], names, x[is_new], labels)
+    return found
+
+
+def judge_designs(panel: Panel, names: list[str] | None) -> dict:
+    rows = []
+    for _, task in panel.studies(names):
+        scores = {method: within(x, task.labels)["balanced accuracy"] for method, x in designs(task).items()}
+        rows += [{"task": task.name, "kind": "within", "design": d, "balanced accuracy": v} for d, v in scores.items()]
+    for _, task in panel.meetings(names):
+        scores = {method: across(x, task.labels, task.batches) for method, x in designs(task).items()}
+        rows += [{"task": task.name, "kind": "across", "design": d, "balanced accuracy": v} for d, v in scores.items()]
+    return {"rows": rows}
+
+
+def judge_components(panel: Panel, names: list[str] | None) -> dict:
+    """The data set's own components alone, which need no embedding: on the whole panel."""
+    rows = []
+    for name, study in STUDIES.items():
+        if names is None or name in names:
+            adata = named(file_cells(panel.corpus, study.file, panel.n), study.label)
+            task = panel.task(name, adata)
+            rows += of_components(task, "within", lambda x, task=task: within(x, task.labels)["balanced accuracy"])
+    for name, meeting in MEETINGS.items():
+        if meeting.across != "species" and (names is None or name in names):
+            if is_common(meeting):
+                adata = common_cells(panel.corpus, meeting, panel.n // 2)
+            else:
+                adata = file_cells(panel.corpus, meeting.files[0], panel.n)
+                adata.obs["batch"] = adata.obs[meeting.batch].astype(str)
+            task = panel.task(name, adata)
+            rows += of_components(task, "across", lambda x, task=task: across(x, task.labels, task.batches))
+    return {"rows": rows}
+
+
+def of_components(task: Task, kind: str, judge: Callable[[np.ndarray], float]) -> list[dict]:
+    pca = centred(evaluate.hvg_pca(task.adata, batch_key=None if task.batches is None else "batch"), task.batches)
+    no_module = np.zeros((len(task.labels), 1))
+    found = {
+        "HVG-PCA": pca,
+        "HVG-PCA, unit length": unit(pca),
+        "own components": fit_anchor(task.reading, no_module, task.batches)[1],
+    }
+    print(task.name, flush=True)
+    return [{"task": task.name, "kind": kind, "method": m, "balanced accuracy": judge(x)} for m, x in found.items()]
+
+
+# --- the section
+
+
+def wide(rows: list[dict], by: list[str], column: str = "method", value: str = "balanced accuracy") -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    order = list(dict.fromkeys(frame[column]))
+    shown = frame.pivot(index=by, columns=column, values=value).reindex(columns=order)
+    shown = (
+        shown.loc[list(dict.fromkeys(map(tuple, frame[by].to_numpy())))]
+        if len(by) > 1
+        else shown.loc[list(dict.fromkeys(frame[by[0]]))]
+    )
+    mean = pd.DataFrame(
+        [shown.mean()],
+        index=pd.MultiIndex.from_tuples([("mean", *[""] * (len(by) - 1))], names=by)
+        if len(by) > 1
+        else pd.Index(["mean"], name=by[0]),
+    )
+    return pd.concat([shown, mean]).reset_index()
+
+
+def gap(rows: list[dict], by: str, one: str, other: str) -> str:
+    shown = pd.DataFrame(rows).pivot(index=by, columns="method", values="balanced accuracy")
+    gaps = shown[one] - shown[other]
+    return f"{one} beside {other}: {gaps.mean():+.3f} on the mean, {gaps.min():+.3f} at worst ({gaps.idxmin()})."
+
+
+def section(kept: dict) -> list[str]:
+    text = [INTRODUCTION]
+    if rows := kept.get("within", {}).get("rows"):
+        told = ["species", "assay", "labels from", "cells", "labels"]
+        studies = pd.DataFrame(rows).drop_duplicates("study")[["study", *told]]
+        measures = (
+            pd.DataFrame(rows).groupby("method", sort=False)[["balanced accuracy", "macro-F1", "NMI", "ARI"]].mean()
+        )
+        text += ["### Within studies", f"Means over {len(studies)} studies.", table(measures.reset_index())]
+        text += [
+            gap(rows, "study", "anchored", "HVG-PCA"),
+            "Balanced accuracy of kNN, by study:",
+            table(wide(rows, ["study"])),
+        ]
+        text += ["What the studies are:", table(studies)]
+    if rows := kept.get("across", {}).get("rows"):
+        text += ["### Between donors, technologies and studies", ACROSS, table(wide(rows, ["meeting", "across"]))]
+        text += [
+            "\n".join(
+                f"- {gap(rows, 'meeting', 'anchored', other)}" for other in ("HVG-PCA, centred", "HVG-PCA, Harmony")
+            )
+        ]
+    if rows := kept.get("place", {}).get("rows"):
+        text += ["### New cells in a stored space", PLACE, table(wide(rows, ["meeting", "across"]))]
+    if rows := kept.get("species", {}).get("rows"):
+        text += ["### Between human and mouse", SPECIES, table(wide(rows, ["meeting", "direction"]))]
+    if rows := kept.get("components", {}).get("rows"):
+        text += ["### The data set's own components alone", COMPONENTS, table(wide(rows, ["task", "kind"]))]
+        for kind in ("within", "across"):
+            text.append(f"{kind}: {gap([r for r in rows if r['kind'] == kind], 'task', 'own components', 'HVG-PCA')}")
+    if rows := kept.get("designs", {}).get("rows"):
+        shown = pd.DataFrame(rows).groupby(["design", "kind"], sort=False)["balanced accuracy"].mean().unstack()
+        text += ["### Designs of anchoring", DESIGNS, table(shown[["within", "across"]].reset_index())]
+    return text
+
+
+INTRODUCTION = """Studies of the training corpus, on which the rule and the constants of anchoring were chosen: none of these figures
+judges the result. The embedding module has read these very cells, without their labels, in training: its zero-shot rows flatter.
+Labels that come from clusters of expression favour components of expression. kNN: 15 neighbours, five stratified folds, three seeds.
+NMI and ARI: Leiden at the best of six resolutions. "unit length": divided by the Euclidean length."""
+ACROSS = """All cells of a meeting are embedded together with `batch_key=`; the cells of each batch are named by their nearest
+neighbours in the others. Balanced accuracy over the labels that the others hold, a mean over batches."""
+PLACE = """The space is made of the other batches alone; the cells of the batch that is left out are placed into it (`Embedding.place`).
+Balanced accuracy, a mean over up to five batches that are left out."""
+SPECIES = """Cells of one species are placed into the space of the other through orthologs. Balanced accuracy over the labels that both have."""
+DESIGNS = """Ways to join the module's vector with a study's own components; balanced accuracy, means over the studies (within) and the
+meetings (across, centred by batch). "own": the components of `sccafm.embedding.anchor`, unit length; "+ w module": joined with the
+module's vector, whitened in part and of length w. A share without unit length is a share of the root-mean-square length."""
+COMPONENTS = """The anchored vector without the module, on every study and meeting of the panel; balanced accuracy as above. HVG-PCA is centred
+by batch where there are batches. On these the constants of the components were chosen."""
+PARTS: dict[str, Callable] = {
+    "within": judge_within, "across": judge_across, "place": judge_place, "species": judge_species, "designs": judge_designs,
+    "components": judge_components,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--cells", type=int, default=1000, help="of a file; half of each file in a meeting")
+    parser.add_argument("--only-cached", action="store_true", help="leave out what would have to be embedded")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--only", nargs="+", help="studies and meetings by name, for a look; the page is not written")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/embedding.md")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    model = sccafm.load(options.model, device="cpu")
+    panel = Panel(options.corpus, options.cache, options.cells, model, options.only_cached)
+    path = options.out.with_suffix(".json")
+    for part in options.parts:
+        found = PARTS[part](panel, options.only)
+        if options.only:
+            print(*section({part: found})[1:], sep="\n\n", flush=True)
+            continue
+        kept = json.loads(path.read_text()) if path.exists() else {}  # another part may have been written meanwhile
+        figures = kept.get("panel", {}).get("figures", {}) | {part: found}
+        kept["panel"] = {
+            "text": section(figures), "figures": figures, "settings": f"--cells {options.cells}",
+            "sfm": model.weights_hash[:12], "efm": module_hash(model.efm)[:12],
+        }  # fmt: skip
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+        options.out.write_text(page(kept))
+
+
+if __name__ == "__main__":
+    main()

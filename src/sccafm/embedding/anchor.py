@@ -1,0 +1,235 @@
+"""Anchored vectors: a data set's own principal components, joined with the embedding module's reading of each cell.
+
+For a cell of batch b with log-expression x (G variable genes) and module vector z (D):
+
+    d = unit((x - mean_b) / s ** GENE_POWER)          s: standard deviation of each gene within batches
+    e = unit((V' d - mean_b) / l ** POWER)            V, l: leading principal axes of d, and the standard deviation along each
+    f = unit(W' (z - mean_b) / k ** MODEL_POWER)      W, k: those of z
+    anchored = (e, MODEL_WEIGHT f) / sqrt(1 + MODEL_WEIGHT ** 2)
+
+`unit` divides by the Euclidean length, so that distances between anchored vectors are those of directions: how deep a cell was
+sequenced changes the length of its deviation more than the direction. The constants were chosen on the selection panel
+(benchmarks/embedding_panel.py). Letters: C cells, G genes, K components, D width, B batches.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from sccafm._io import BLOCK, blocks
+from sccafm.data.input import Reading
+from sccafm.data.matrix import variable_genes
+
+GENES, COMPONENTS = 2000, 50
+GENE_POWER, POWER = 0.7, 0.25
+MODEL_WEIGHT, MODEL_POWER = 0.7, 0.5
+PRIOR_CELLS = 5.0  # a batch's mean is drawn to that of all cells as if so many of them were its own
+POOL = 10_000  # cells that the principal axes are fitted on, at most; more are drawn from
+LEAST_CELLS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """What places cells into an anchored space: float64 but for genes' tokens (int64) and `read_is_tf` (bool)."""
+
+    read_ids: np.ndarray  # R tokens of the genes that the embedding module reads
+    read_is_tf: np.ndarray  # R, which of them act as regulators
+    gene_ids: np.ndarray  # G tokens of the genes whose expression is looked at
+    mean: np.ndarray  # G, log-expression over all cells
+    scale: np.ndarray  # G, what a deviation is divided by
+    loadings: np.ndarray  # G K, divided by l ** POWER
+    center: np.ndarray  # K, mean of the projected deviations
+    model_mean: np.ndarray  # D
+    model_loadings: np.ndarray  # D D, divided by k ** MODEL_POWER
+
+    @property
+    def space(self) -> str:
+        """sha256 over all arrays: anchored vectors can be compared where it is the same."""
+        sha = hashlib.sha256()
+        for array in self.arrays().values():
+            sha.update(array.tobytes())
+        return sha.hexdigest()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {item.name: np.ascontiguousarray(getattr(self, item.name)) for item in fields(self)}
+
+    def place(self, reading: Reading, z: np.ndarray, own_mean: bool) -> np.ndarray:
+        """Other cells in this space.
+
+        Parameters
+        ----------
+        reading
+            The cells' expression. Genes of the space that they lack are taken to be at their mean.
+        z
+            C D vectors of the same embedding module, read from the genes of the space's cells.
+        own_mean
+            Cells depart from their own mean, not from that of the space's cells.
+
+        Returns
+        -------
+        C (K + D) float32.
+        """
+        columns, here = self._columns(reading)
+        values = Values(reading, columns, self.scale[here])
+        mean = values.mean() if own_mean else self.mean[here]
+        e = values.project(mean[None], np.zeros(len(z), int), self.loadings[here])
+        z = z.astype(np.float64)
+        return join(
+            e - (e.mean(0) if own_mean else self.center),
+            (z - (z.mean(0) if own_mean else self.model_mean)) @ self.model_loadings,
+        )
+
+    def _columns(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+        """Columns of the matrix that hold genes of the space, and which genes these are."""
+        column = dict(zip(reading.gene_ids.tolist(), reading.columns.tolist(), strict=True))
+        here = np.array([token in column for token in self.gene_ids.tolist()])
+        return np.array([column[token] for token in self.gene_ids[here].tolist()], dtype=int), here
+
+
+def fit_anchor(
+    reading: Reading, z: np.ndarray, batches: np.ndarray | None = None, seed: int = 0
+) -> tuple[Anchor, np.ndarray]:
+    """Fit a space to cells, in three passes over their values.
+
+    Parameters
+    ----------
+    reading
+        The cells' expression, in memory or backed: it is read block by block.
+    z
+        C D vectors of the embedding module.
+    batches
+        Batch of each cell; the cells of each depart from its own mean.
+    seed
+        Of the draw of cells that the axes are fitted on, where there are more than `POOL`.
+
+    Returns
+    -------
+    The space, and the cells in it: C (K + D) float32.
+
+    Raises
+    ------
+    ValueError
+        No gene varies within a batch.
+    """
+    n = len(z)
+    codes = np.zeros(n, int) if batches is None else np.unique(batches, return_inverse=True)[1]
+    columns = variable_genes(reading.survey, reading.columns, GENES)
+    values = Values(reading, columns)
+    means, mean, deviation = values.moments(codes)
+    varies = deviation > 0
+    if not varies.any():
+        raise ValueError(
+            f"none of {len(columns):,} genes varies within a batch; leave batch_key= out, or pass anchor=False"
+        )
+    values = Values(reading, columns[varies], deviation[varies] ** GENE_POWER)
+    means, mean = means[:, varies], mean[varies]
+    pool = np.arange(n) if n <= POOL else np.sort(np.random.default_rng(seed).choice(n, POOL, replace=False))
+    drawn = values.deviations(means, codes, pool)
+    loadings = axes(drawn - batch_means(drawn, codes[pool])[codes[pool]], COMPONENTS, POWER)
+    e = values.project(means, codes, loadings)
+    z = z.astype(np.float64)
+    centred = z - batch_means(z, codes)[codes]
+    model_loadings = axes(centred[pool], z.shape[1], MODEL_POWER)
+    token = dict(zip(reading.columns.tolist(), reading.gene_ids.tolist(), strict=True))
+    anchor = Anchor(
+        read_ids=reading.gene_ids.astype(np.int64), read_is_tf=reading.is_tf.astype(bool),
+        gene_ids=np.array([token[column] for column in values.columns.tolist()], dtype=np.int64),
+        mean=mean, scale=values.scale, loadings=loadings, center=e.mean(0), model_mean=z.mean(0), model_loadings=model_loadings,
+    )  # fmt: skip
+    return anchor, join(e - batch_means(e, codes)[codes], centred @ model_loadings)
+
+
+def check_anchor(reading: Reading) -> None:
+    """ValueError for cells that no space can be fitted to."""
+    n = reading.survey.n_cells
+    if n < LEAST_CELLS:
+        raise ValueError(
+            f"an anchored space is fitted to {LEAST_CELLS} cells at least, got {n}: pass anchor=False for the embedding module's "
+            "own vectors, or place the cells beside others: Embedding.place(adata)"
+        )
+    if not (reading.survey.variance[reading.columns] > 0).any():
+        raise ValueError(
+            f"none of {len(reading.columns):,} genes varies between the cells, and there are no components to anchor to; pass "
+            'anchor=False, or other values with layer="..."'
+        )
+
+
+def join(e: np.ndarray, f: np.ndarray) -> np.ndarray:
+    joined = np.concatenate([unit(e), MODEL_WEIGHT * unit(f)], axis=1)
+    return (joined / np.sqrt(1 + MODEL_WEIGHT**2)).astype(np.float32)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1; a row of zeros stays."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def batch_means(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """B W means of the batches, each drawn to the mean of all cells by `PRIOR_CELLS`."""
+    sums = np.stack([x[codes == code].sum(0, dtype=np.float64) for code in range(codes.max() + 1)])
+    return drawn_means(sums, np.bincount(codes))
+
+
+def drawn_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    mean = sums.sum(0) / counts.sum()
+    return (sums + PRIOR_CELLS * mean) / (counts[:, None] + PRIOR_CELLS)
+
+
+def axes(x: np.ndarray, most: int, power: float) -> np.ndarray:
+    """Principal axes of centred rows, each divided by a power of the standard deviation along it: W K, K at most `most`.
+
+    Axes along which nothing varies are left out. Each points to where its largest entry is positive.
+    """
+    few = len(x) < x.shape[1]
+    x = x.astype(np.float64)
+    values, vectors = np.linalg.eigh(x @ x.T if few else x.T @ x)
+    values, vectors = values[::-1][:most], vectors[:, ::-1][:, :most]
+    kept = values > 1e-9 * max(values[0], 1e-300)
+    values, vectors = values[kept], vectors[:, kept]
+    if few:
+        vectors = x.T @ vectors / np.sqrt(values)
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
+    return vectors / np.sqrt(values / len(x)) ** power
+
+
+@dataclass(frozen=True)
+class Values:
+    """Some genes of a matrix, read block by block."""
+
+    reading: Reading
+    columns: np.ndarray  # G positions in the matrix
+    scale: np.ndarray | None = None  # G
+
+    def blocks(self):
+        for start, stop in blocks(len(self.reading.matrix.obs_names), BLOCK):
+            yield start, stop, self.reading.matrix.read(start, stop, self.columns).astype(np.float64)
+
+    def mean(self) -> np.ndarray:
+        return sum(x.sum(0) for _, _, x in self.blocks()) / len(self.reading.matrix.obs_names)
+
+    def moments(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means of the batches (B G), mean of all cells and standard deviation within batches (G)."""
+        counts = np.bincount(codes)
+        sums, squares = np.zeros((len(counts), len(self.columns))), np.zeros(len(self.columns))
+        for start, stop, x in self.blocks():
+            for code in np.unique(codes[start:stop]):
+                sums[code] += x[codes[start:stop] == code].sum(0)
+            squares += (x**2).sum(0)
+        within = np.maximum(squares - (sums**2 / counts[:, None]).sum(0), 0) / len(codes)
+        # What rounding leaves of a constant gene is no deviation.
+        return drawn_means(sums, counts), sums.sum(0) / len(codes), np.sqrt(np.where(within > 1e-10, within, 0))
+
+    def deviations(self, means: np.ndarray, codes: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Of some cells, ascending: float32, rows of length 1."""
+        parts = []
+        for start, stop, x in self.blocks():
+            wanted = cells[(cells >= start) & (cells < stop)]
+            parts.append(unit((x[wanted - start] - means[codes[wanted]]) / self.scale).astype(np.float32))
+        return np.concatenate(parts)
+
+    def project(self, means: np.ndarray, codes: np.ndarray, loadings: np.ndarray) -> np.ndarray:
+        """Deviations of all cells on the axes: C K."""
+        return np.concatenate(
+            [unit((x - means[codes[start:stop]]) / self.scale) @ loadings for start, stop, x in self.blocks()]
+        )

@@ -1,0 +1,89 @@
+"""The selection panel of embeddings: what it holds, its measures, and the section it writes."""
+
+import importlib
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("sklearn")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def panel():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("embedding_panel")
+
+
+@pytest.fixture(scope="module")
+def tasks(panel):
+    return importlib.import_module("embedding_tasks")
+
+
+@pytest.fixture(scope="module")
+def measures(panel):
+    return importlib.import_module("embedding_spaces")
+
+
+def test_the_panel_is_wide(tasks):
+    studies = tasks.STUDIES.values()
+    assert len({study.file for study in studies}) >= 12
+    assert {study.species for study in studies} == {"human", "mouse"}
+    assert {word for study in studies for word in study.assay.split(", ")} == {"droplet", "plate"}
+    assert {meeting.across for meeting in tasks.MEETINGS.values()} == {"donors", "technologies", "studies", "species"}
+    for meeting in tasks.MEETINGS.values():
+        assert len(meeting.files) > 1 or meeting.batch
+        assert meeting.across != "species" or meeting.names
+
+
+def test_labels_are_matched_by_name_and_rare_ones_left_out(tasks):
+    obs = pd.DataFrame({"cell_type": ["B", "CD8 T", "NK ", "unknown", None] * 6}, [f"c{i}" for i in range(30)])
+    adata = ad.AnnData(np.zeros((30, 1), np.float32), obs)
+    named = tasks.named(adata.copy(), "cell_type", tasks.IMMUNE)
+    assert sorted(named.obs["label"].unique()) == ["B", "NK", "T"]
+    assert len(tasks.drawn(named, 7)) == 7
+    assert list(tasks.drawn(named, 7).obs_names) == list(tasks.drawn(named, 7).obs_names)
+    named.obs["label"] = ["B"] * 12 + ["T"] * 6
+    assert set(tasks.without_rare(named).obs["label"]) == {"B"}
+
+
+def test_measures_know_order_from_noise(measures):
+    rng = np.random.default_rng(0)
+    labels = np.array(["a", "b", "c"])[np.arange(150) % 3]
+    clear = np.eye(3)[np.arange(150) % 3] * 8 + rng.normal(size=(150, 3))
+    noise = rng.normal(size=(150, 3))
+    assert measures.within(clear, labels)["balanced accuracy"] == 1
+    assert measures.within(noise, labels)["balanced accuracy"] < 0.6
+    batches = np.array(["x", "y"])[np.arange(150) // 75]
+    assert measures.across(clear, labels, batches) == 1
+    moved = clear + 20 * (batches == "y")[:, None]
+    assert measures.across(measures.centred(moved, batches), labels, batches) == 1
+    assert np.isnan(measures.named_by(clear[:5], labels[:5], clear[:5], labels[:5]))
+
+
+def test_balanced_accuracy_is_a_mean_over_labels(measures):
+    labels = np.array(["a"] * 8 + ["b"] * 2)
+    assert measures.balanced(labels, np.array(["a"] * 10)) == pytest.approx(0.5)
+
+
+def test_principal_components_are_those_of_a_decomposition(measures):
+    x = np.random.default_rng(0).normal(size=(20, 30))
+    found = measures.principal(x, None, 5)
+    u, s, _ = np.linalg.svd(x - x.mean(0))
+    np.testing.assert_allclose(np.abs(found), np.abs(u[:, :5] * s[:5]), atol=1e-8)
+
+
+def test_the_section_tells_means_gaps_and_the_worst(panel):
+    rows = [
+        {"meeting": m, "across": "donors", "method": k, "balanced accuracy": v}
+        for m, values in {"one": (0.9, 0.7, 0.8), "two": (0.5, 0.6, 0.4)}.items()
+        for k, v in zip(("anchored", "HVG-PCA, centred", "HVG-PCA, Harmony"), values, strict=True)
+    ]
+    text = "\n".join(panel.section({"across": {"rows": rows}}))
+    assert "| mean |  | 0.700 | 0.650 | 0.600 |" in text
+    assert "anchored beside HVG-PCA, centred: +0.050 on the mean, -0.100 at worst (two)." in text
+    assert "### Within studies" not in text
