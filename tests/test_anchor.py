@@ -169,13 +169,13 @@ def test_labels_are_carried_to_new_cells(embed, states, tmp_path):
 def test_heads_tell_one_space_from_another(embed, states):
     one, two = states[:60].copy(), states[60:].copy()
     reference = embed(one)
-    head = sccafm.tl.fit_head(one, "kind")
+    head = sccafm.tl.fit_head(one, "kind", use_rep="X_sccafm")
     embed(two)
     with pytest.raises(ValueError, match=r"another space .*Embedding.place.*X_sccafm_zero_shot"):
         sccafm.tl.predict(two, head)
     reference.place(two, progress=False)
     assert len(sccafm.tl.predict(two, head)) == 60
-    zero_shot = sccafm.tl.fit_head(one, "kind", use_rep="X_sccafm_zero_shot")
+    zero_shot = sccafm.tl.fit_head(one, "kind")
     assert len(sccafm.tl.predict(two, zero_shot)) == 60
 
 

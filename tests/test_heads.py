@@ -32,8 +32,8 @@ def cells(n=240, donors=6, width=10, seed=0):
         },
         index=[f"cell{i}" for i in range(n)],
     )
-    adata = ad.AnnData(np.zeros((n, 1), np.float32), obs, obsm={"X_sccafm": x.astype(np.float32)})
-    adata.uns["X_sccafm"] = {"params": {"efm_hash": "abc"}}
+    adata = ad.AnnData(np.zeros((n, 1), np.float32), obs, obsm={"X_sccafm_zero_shot": x.astype(np.float32)})
+    adata.uns["X_sccafm_zero_shot"] = {"params": {"efm_hash": "abc"}}
     return adata
 
 
@@ -68,14 +68,16 @@ def test_drug_sensitivity_from_expression_of_cell_lines():
     line = np.repeat(np.arange(lines), 8)
     obs = pd.DataFrame({"line": [f"l{i}" for i in line], "ic50": ic50[line]}, index=[f"c{i}" for i in range(len(line))])
     x = state[line] + 0.3 * rng.normal(size=(len(line), width))
-    adata = ad.AnnData(np.zeros((len(line), 1), np.float32), obs, obsm={"X_sccafm": x})
+    adata = ad.AnnData(np.zeros((len(line), 1), np.float32), obs, obsm={"X_sccafm_zero_shot": x})
     head = tl.fit_head(adata, "ic50", kind="regress", groups="line")
     whole = head.scores.set_index("fold").loc["all"]
     assert whole["spearman"] > 0.8
     table = tl.predict(adata, head, key_added="sensitivity")
     np.testing.assert_array_equal(adata.obs["sensitivity"], table["value"])
     noise = adata.copy()
-    noise.obsm["X_sccafm"] = rng.normal(size=x.shape)[line]  # a line's own mark, which says nothing of another line
+    noise.obsm["X_sccafm_zero_shot"] = rng.normal(size=x.shape)[
+        line
+    ]  # a line's own mark, which says nothing of another line
     honest = tl.fit_head(noise, "ic50", kind="regress", groups="line").scores.iloc[-1]["spearman"]
     flattered = tl.fit_head(noise, "ic50", kind="regress").scores.iloc[-1]["spearman"]
     assert honest < 0.5 < flattered
@@ -127,7 +129,7 @@ def test_calibration_error_equals_the_loop():
 def test_a_head_comes_back_from_a_folder(tmp_path):
     adata = cells()
     for kind, target in (("classify", "cell_type"), ("regress", "age")):
-        adata.obs["age"] = adata.obsm["X_sccafm"][:, 0] * 3 + 40
+        adata.obs["age"] = adata.obsm["X_sccafm_zero_shot"][:, 0] * 3 + 40
         head = tl.fit_head(adata, target, kind=kind, groups="donor", network="mlp")
         folder = head.write(tmp_path / kind)
         pd.testing.assert_frame_equal(tl.predict(adata, folder), tl.predict(adata, head))
@@ -162,7 +164,7 @@ def test_cells_without_a_label_are_left_out():
 DOORS = [
     ({"target": "kind"}, KeyError, "target='kind' is no column of obs; there are"),
     ({"groups": "plate"}, KeyError, "groups='plate' is no column of obs"),
-    ({"use_rep": "X_pca"}, KeyError, r"obsm has no 'X_pca'; there are \['X_sccafm'\]: sccafm.embed"),
+    ({"use_rep": "X_pca"}, KeyError, r"obsm has no 'X_pca'; there are \['X_sccafm_zero_shot'\]: sccafm.embed"),
     ({"kind": "rank"}, ValueError, 'kind must be "classify" or "regress", got \'rank\''),
     ({"network": "deep"}, ValueError, 'network must be "linear" or "mlp", got \'deep\''),
     ({"n_folds": 1}, ValueError, "n_folds must be a whole number of at least 2, got 1"),
@@ -187,15 +189,15 @@ def test_doors_of_predicting(tmp_path):
     adata = cells(60)
     head = tl.fit_head(adata, "cell_type")
     wide = adata.copy()
-    wide.obsm["X_sccafm"] = np.zeros((60, 11))
+    wide.obsm["X_sccafm_zero_shot"] = np.zeros((60, 11))
     with pytest.raises(ValueError, match="is 11 wide, the head was fitted on 10"):
         tl.predict(wide, head)
     other = adata.copy()
-    other.uns["X_sccafm"] = {"params": {"efm_hash": "other"}}
+    other.uns["X_sccafm_zero_shot"] = {"params": {"efm_hash": "other"}}
     with pytest.raises(ValueError, match="lies in another space than the vectors that the head was fitted on"):
         tl.predict(other, head)
     holes = adata.copy()
-    holes.obsm["X_sccafm"][3, 2] = np.nan
+    holes.obsm["X_sccafm_zero_shot"][3, 2] = np.nan
     with pytest.raises(ValueError, match="holds values that are not finite; leave those cells out"):
         tl.predict(holes, head)
     with pytest.raises(FileNotFoundError, match="holds no head: it has no head.json"):
@@ -308,7 +310,7 @@ def test_an_answer_does_not_depend_on_the_number_of_rows(network, width):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, width)).astype(np.float32)
     adata = ad.AnnData(np.zeros((50, 1)), obs=pd.DataFrame({"label": rng.choice(["a", "b"], 50)}, map(str, range(50))))
-    adata.obsm["X_sccafm"] = x
+    adata.obsm["X_sccafm_zero_shot"] = x
     head = tl.fit_head(adata, "label", network=network, n_folds=2)
     expected = head.apply(x)
     for rows in (1, 2, 3, 5, 16, 31):

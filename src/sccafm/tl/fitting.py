@@ -37,7 +37,7 @@ def fit_head(
     *,
     kind: str = "classify",
     groups: str | None = None,
-    use_rep: str = "X_sccafm",
+    use_rep: str = "X_sccafm_zero_shot",
     network: str = "linear",
     n_folds: int = 5,
     random_state: int = 0,
@@ -69,7 +69,8 @@ def fit_head(
         Column of obs whose values are never split between fitting and judging: donor, patient, plate, cell line. None:
         folds of cells at random, which flatter where cells of one donor are alike.
     use_rep
-        Field of obsm; not looked at with `unfreeze`.
+        Field of obsm; not looked at with `unfreeze`. Anchored vectors have many axes of little weight, which a head weighs like
+        the others: with few cells it overfits on them.
     network
         "linear", or "mlp" with one hidden layer.
     n_folds
@@ -125,7 +126,7 @@ def fit_head(
         outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
         made_by, tuned = embedding_hash(adata, use_rep), None
     else:
-        if use_rep != "X_sccafm":
+        if use_rep != "X_sccafm_zero_shot":
             warn("use_rep= has no effect with unfreeze=, which reads expression")
         check_settings(batch_size, options)
         model = as_model(model, device)
