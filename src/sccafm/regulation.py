@@ -1,0 +1,109 @@
+"""What is known of a regulator and a gene before any cell is read: would it bind there, and would the gene respond?
+
+Vectors of the edge model (`sccafm.train.edge_model`) and the popularity of genes, by question, with the logistic maps that turn
+them into probabilities. `scripts/train_edge_model.py` writes regulation.safetensors and regulation.json; they belong to genes, not
+to the weights of a structure module, so every release can use them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from scipy.special import expit
+
+QUESTIONS = ("binding", "response")
+POPULARITY = {  # what counts, beside the pair, for each question; columns of `Regulation.popularity`
+    "binding": ("chip_breadth", "corpus_breadth"),
+    "response": ("variability", "in_degree"),
+}
+TABLES = ("source", "target", "popularity")
+
+
+@dataclass(frozen=True, eq=False)
+class Regulation:
+    """Tables by token of one vocabulary; genes that they do not know have zeros."""
+
+    source: np.ndarray  # 2 V K float32, regulators as senders; 0 for other genes
+    target: np.ndarray  # 2 V K float32
+    popularity: Mapping[str, np.ndarray]  # name -> V float32, in standard deviations over the genes
+    maps: Mapping[str, Mapping]  # question -> intercept, slopes: pair, known, then POPULARITY
+
+    def pair(self, question: str, regulators: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """How well a target fits a regulator, whatever the popularity of either: T G float32, standard deviations.
+
+        Parameters
+        ----------
+        question
+            "binding" or "response".
+        regulators, targets
+            T and G tokens.
+        """
+        q = QUESTIONS.index(question)
+        return self.source[q, regulators] @ self.target[q, targets].T
+
+    def features(self, question: str, regulators: np.ndarray, targets: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
+        """What the probability is read from, in the order of the slopes: T G or 1 G each."""
+        popular = [self.popularity[name][targets][None] for name in POPULARITY[question]]
+        return [self.pair(question, regulators, targets), known.astype(np.float32), *popular]
+
+    def probability(self, question: str, regulators: np.ndarray, targets: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Calibrated probability that the regulator binds near the gene, or that the gene responds to its loss.
+
+        Parameters
+        ----------
+        question
+            "binding" or "response".
+        regulators, targets
+            T and G tokens.
+        known
+            T G bool, edges that the prior network holds.
+
+        Returns
+        -------
+        T G float32 in (0, 1), under the base rate that the map was fitted to (``maps[question]["base_rate"]``).
+        """
+        fitted = self.maps[question]
+        terms = self.features(question, regulators, targets, known)
+        logit = sum(slope * term for slope, term in zip(fitted["slopes"], terms, strict=True))
+        return expit(logit + fitted["intercept"]).astype(np.float32)
+
+
+def read_regulation(files: Mapping[str, Path], gene_ids: list[str]) -> Regulation | None:
+    """Tables of a release for its vocabulary; None where it has none.
+
+    Parameters
+    ----------
+    files
+        Logical name -> path.
+    gene_ids
+        Ensembl id of each token, V.
+
+    Raises
+    ------
+    ValueError
+        A file is damaged, or the two do not belong together.
+    """
+    if not {"regulation", "regulation_tensors"} <= set(files):
+        return None
+    path = files["regulation_tensors"]
+    try:
+        tensors, content = load_file(path), json.loads(files["regulation"].read_text())
+        genes = content["genes"]
+        rows = {gene_id: row for row, gene_id in enumerate(genes) if gene_id}
+        source, target, popularity = (tensors[name].astype(np.float32) for name in TABLES)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} and {files['regulation'].name} are no complete tables ({error}); download them again") from error
+    if not source.shape[1] == target.shape[1] == popularity.shape[1] == len(genes):
+        raise ValueError(
+            f"{path} has rows for {target.shape[1]:,} genes, {files['regulation'].name} names {len(genes):,}; they come from "
+            "two releases: download both again"
+        )
+    row = np.array([rows.get(gene_id, -1) for gene_id in gene_ids])
+    held = (row >= 0).astype(np.float32)
+    source, target, popularity = (table[:, row] for table in (source, target, popularity))
+    popular = {name: values * held for name, values in zip(content["popularity"], popularity, strict=True)}
+    return Regulation(source * held[:, None], target * held[:, None], popular, content["maps"])
