@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from sklearn.utils.extmath import randomized_svd
 
 import sccafm
-from sccafm.genes import spell
+from sccafm.reference.genes import spell
 
 MOTIF_COLUMNS, SIMILARITY_COLUMNS, CLASSES, FAMILIES = 96, 48, 30, 60
 MOTIF_PARTS = [f"motif_epd_core_jaspar2024_human_part{i}of3.npz" for i in (1, 2, 3)]

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 import sccafm
-from sccafm.calibration import calibration_error
+from sccafm.confidence.calibration import calibration_error
 from sccafm.evaluate.metrics import auroc
-from sccafm.pretrained import read_tensors
-from sccafm.regulation import POPULARITY, QUESTIONS, Regulation
+from sccafm.model.weights import read_tensors
+from sccafm.reference.regulation import QUESTIONS, Regulation
 from sccafm.train.config import TrainSFM
 from sccafm.train.corpus import Corpus, cluster_profiles
 from sccafm.train.edge_evidence import EdgeEvidence, Split
@@ -41,7 +41,8 @@ MOST = 200_000  # candidates of a truth that a map is fitted to
 
 def panel_split(evidence: EdgeEvidence, model: sccafm.Model, shared: Path, fold: int) -> Split:
     """What the selection panel judges, taken out of training."""
-    symbols = np.array([model.vocabulary.symbol(token) if token in known else "" for known in [set(model.vocabulary.tokens.tolist())] for token in range(evidence.size)])
+    symbols = np.full(evidence.size, "", dtype=object)
+    symbols[model.vocabulary.tokens] = [model.vocabulary.symbol(token) for token in model.vocabulary.tokens]
     regulators = frozenset(np.flatnonzero(held_out(symbols, fold) & (symbols != "")).tolist())
     table = read_curated(shared, fold)
     hidden = table[table["part"] != "training"]
@@ -66,7 +67,9 @@ def popularity(evidence: EdgeEvidence, split: Split, corpus: Corpus) -> dict[str
     return {name: ((x - x[seen].mean()) / x[seen].std() * seen).astype(np.float32) for name, x in tables.items()}
 
 
-def shipped(vectors: EdgeVectors, regulators: np.ndarray, genes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def shipped(
+    vectors: EdgeVectors, regulators: np.ndarray, genes: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of `width` whose products are those of all seeds as nearly as can be: centered, standard deviation 1."""
     source, target = np.zeros((2, *vectors.source.shape[1:2], width), np.float32), None
     target = np.zeros_like(source)
@@ -131,7 +134,9 @@ def fit_map(tables: list[dict], parts: list[int]) -> dict:
     own = 10.0 * (truth[:, None] == np.arange(len(tables)))
     kept = np.arange(x.shape[1])
     while True:  # a slope is never negative: no sign of regulation speaks against it
-        fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=500).fit(np.hstack([x[:, kept], own]), y, weight)
+        fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=500).fit(
+            np.hstack([x[:, kept], own]), y, weight
+        )
         slopes = fitted.coef_[0, : len(kept)]
         if (slopes >= 0).all():
             break
@@ -188,7 +193,9 @@ def main() -> None:
     for name in ("evidence", "corpus", "shared", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--fold", type=int)
-    parser.add_argument("--maps", type=Path, help="regulation.json whose fitted maps are used, instead of fitting them again")
+    parser.add_argument(
+        "--maps", type=Path, help="regulation.json whose fitted maps are used, instead of fitting them again"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     model = sccafm.load(device="cpu")
@@ -209,17 +216,21 @@ def main() -> None:
         regulation = trained(panel_split(evidence, model, options.shared, fold))
         maps, report = fit_maps(model, regulation, options.shared, options.corpus, fold)
     else:
-        maps = json.loads(options.maps.read_text())["maps"]
+        found = json.loads(options.maps.read_text())
+        maps, report = found["maps"], found["judged"]
     if options.fold is None or options.maps is not None:
-        regulation = trained(Split() if options.fold is None else panel_split(evidence, model, options.shared, options.fold))
+        regulation = trained(
+            Split() if options.fold is None else panel_split(evidence, model, options.shared, options.fold)
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     names = sorted(regulation.popularity)
-    tensors = {"source": regulation.source, "target": regulation.target}
+    tensors = {"source": regulation.source[:, regulators], "target": regulation.target}
     tensors["popularity"] = np.stack([regulation.popularity[name] for name in names])
-    save_file({k: v.astype(np.float16) for k, v in tensors.items()}, options.out / "regulation.safetensors")
-    known = set(model.vocabulary.tokens.tolist())
-    ids = [model.vocabulary.gene_id(t) if t in known else "" for t in range(evidence.size)]
-    content = {"maps": maps, "popularity": names, "judged": report, "left_out": json.loads((options.evidence / "evidence.json").read_text())["left_out"], "genes": ids}
+    tensors = {name: np.ascontiguousarray(table.astype(np.float16)) for name, table in tensors.items()}
+    save_file(tensors | {"regulators": regulators.astype(np.int32)}, options.out / "regulation.safetensors")
+    left_out = json.loads((options.evidence / "evidence.json").read_text())["left_out"]
+    content = {"maps": maps, "popularity": names, "judged": report, "left_out": left_out}
+    content["genes"] = model.vocabulary.gene_ids()
     (options.out / "regulation.json").write_text(json.dumps(content) + "\n")
 
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from test_train import evidence_of, lexicon  # noqa: F401
 
-from sccafm.train import evidence as module
 from sccafm.train.config import EvidenceWeights
-from sccafm.train.evidence import fit_affinity, standardised
+from sccafm.train.evidence import standardised
 from sccafm.train.files import DataSet
 from sccafm.train.programmes import fit_programmes
 
@@ -28,8 +27,7 @@ def case(lexicon):  # noqa: F811
     acts = torch.zeros(len(genes), dtype=torch.bool)
     acts[:3] = True
     generator = torch.Generator().manual_seed(0)
-    detection, activity = (torch.rand(2, len(genes), generator=generator) for _ in range(2))
-    return regulators, genes, acts, detection, 0.9 * activity
+    return regulators, genes, acts, 0.9 * torch.rand(2, len(genes), generator=generator)
 
 
 def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(lexicon):  # noqa: F811
@@ -42,29 +40,48 @@ def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(lexicon):  # noqa: F8
     assert 0 < (found > 0).sum() < found.numel()
 
 
+def plain_fit(evidence, regulators, genes):
+    """Products less the means of rows and columns, over their spread."""
+    product = [[float(evidence.sends[i] @ evidence.receives[j]) for j in genes] for i in regulators]
+    rows = [sum(row) / len(row) for row in product]
+    columns = [sum(column) / len(column) for column in zip(*product, strict=True)]
+    mean = sum(rows) / len(rows)
+    left = [[x - rows[i] - columns[j] + mean for j, x in enumerate(row)] for i, row in enumerate(product)]
+    spread = math.sqrt(sum(x * x for row in left for x in row) / (len(rows) * len(columns)))
+    return [[x / spread for x in row] for row in left]
+
+
 def test_evidence_equals_the_loop(lexicon):  # noqa: F811
     evidence = evidence_of(lexicon)
-    regulators, genes, acts, detection, activity = case(lexicon)
-    found = evidence(regulators, genes, acts, detection, activity)
+    regulators, genes, acts, activity = case(lexicon)
+    found = evidence(regulators, genes, acts, activity)
     assert found.shape == (2, 3, 10)
     w = evidence.weights
-    breadth, upstream = (plain_standard(table[genes].tolist()) for table in (evidence.breadth, evidence.degree))
-    degree = plain_standard(evidence.degree[regulators].tolist())
+    bound, responds = (plain_standard(table[genes].tolist()) for table in (evidence.bound, evidence.responds))
+    degree, fit = plain_standard(evidence.degree[regulators].tolist()), plain_fit(evidence, regulators, genes)
     for c in range(2):
-        seen, lively = plain_standard(detection[c].tolist()), plain_standard(activity[c].tolist())
+        lively, acting = plain_standard(activity[c].tolist()), plain_standard(activity[c, :3].tolist())
         for i in range(3):
             for j in range(10):
                 known = float(evidence.known(regulators[i : i + 1], genes[j : j + 1]))
-                target = w.detection * seen[j] + w.activity * lively[j]
-                target += w.breadth * breadth[j] + w.regulates * upstream[j]
-                regulator = w.degree * degree[i]
-                regulator += w.regulator_detection * seen[i] + w.regulator_activity * lively[i]
-                pair = w.known * known * math.sqrt(float(activity[c, i] * activity[c, j]))
+                target = w.activity * lively[j] + w.bound * bound[j] + w.responds * responds[j]
+                regulator = w.degree * degree[i] + w.regulator_activity * acting[i]
+                pair = w.pair * fit[i][j] + w.known * known * math.sqrt(float(activity[c, i] * activity[c, j]))
                 pair += w.coactivity * lively[i] * lively[j]
                 assert float(found[c, i, j]) == pytest.approx(target + regulator + pair, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(EvidenceWeights) if f.name != "affinity"])
+def test_the_fit_of_pairs_has_no_levels_and_ignores_popular_ends(lexicon):  # noqa: F811
+    evidence = evidence_of(lexicon)
+    regulators, genes, _, _ = case(lexicon)
+    fit = evidence.fit(regulators, genes)
+    assert fit.mean(0).abs().max() < 1e-5 and fit.mean(1).abs().max() < 1e-5
+    shift = torch.randn(evidence.sends.shape[1], generator=torch.Generator().manual_seed(1))
+    evidence.sends = evidence.sends + shift  # moves every product of a target alike: its popularity
+    assert torch.allclose(evidence.fit(regulators, genes), fit, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(EvidenceWeights)])
 def test_each_weight_takes_its_term_away(name, lexicon):  # noqa: F811
     args = case(lexicon)
     full = evidence_of(lexicon)(*args)
@@ -72,28 +89,6 @@ def test_each_weight_takes_its_term_away(name, lexicon):  # noqa: F811
     nothing = EvidenceWeights(**{f.name: 0.0 for f in dataclasses.fields(EvidenceWeights)})
     alone = evidence_of(lexicon, **dataclasses.asdict(dataclasses.replace(nothing, **{name: 1.0})))(*args)
     assert alone.abs().max() > 0
-
-
-def test_affinity_tells_pairs_of_one_kind_from_exchanged_ones(monkeypatch):
-    monkeypatch.setattr(module, "PROBE_STEPS", 200)
-    kind = torch.arange(40) % 2  # regulators of a kind act on targets of the same kind
-    profiles = torch.stack([kind * 2.0 - 1, torch.linspace(-1, 1, 40)], 1)
-    source, target = (x.flatten() for x in torch.meshgrid(torch.arange(20), torch.arange(20, 40), indexing="ij"))
-    same = kind[source] == kind[target]
-    sends, receives = fit_affinity(profiles, source[same], target[same], seed=0)
-    product = (sends @ receives.T)[source, target]
-    assert product[same].min() > product[~same].max()
-    again, _ = fit_affinity(profiles, source[same], target[same], seed=0)
-    assert torch.equal(sends, again)
-
-
-def test_fitting_affinity_leaves_the_random_state_alone(monkeypatch):
-    monkeypatch.setattr(module, "PROBE_STEPS", 2)
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    fit_affinity(torch.rand(5, 2, generator=torch.Generator()), torch.tensor([0, 1]), torch.tensor([2, 3]), seed=0)
-    assert torch.equal(torch.rand(2), expected)
 
 
 def test_standardised_rows_have_mean_0_and_spread_1_and_a_limit():

@@ -22,6 +22,7 @@ from sccafm._io import file_hash
 from sccafm.model.layout import find_files
 from sccafm.nn import VGAEConfig
 from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.regulation import POPULARITY, QUESTIONS, Regulation
 from sccafm.train import LossWeights, TrainEFM, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
@@ -68,9 +69,8 @@ def begun(tmp_path_factory):
 
 
 def settings(data, run, **changes) -> TrainSFM:
-    """Six small steps; without affinity, which takes its time to fit."""
+    """Six small steps."""
     small = {"steps": 6, "cells": 3, "genes": 48, "regulators": 12, "neighbors": 5, "warmup": 2}
-    small |= {"evidence": EvidenceWeights(affinity=0)}
     often = {"validate_every": 3, "validation_batches": 2, "checkpoint_every": 2, "log_every": 1}
     return TrainSFM(**{"data": data, "run": run, "device": "cpu"} | small | often | changes)
 
@@ -130,13 +130,11 @@ def test_new_weights_depend_on_data_and_seed_alone(data, tmp_path):
     assert (model.sfm.config, model.vgae.config) == (one.sfm, one.vgae)
 
 
-def test_affinity_is_learned_first(unbroken, tmp_path, monkeypatch):
-    monkeypatch.setattr("sccafm.train.evidence.PROBE_STEPS", 5)
-    config = dataclasses.replace(unbroken, run=tmp_path / "run", evidence=EvidenceWeights())
-    assert config.evidence.affinity
+def test_the_weights_of_the_evidence_change_what_is_taught(unbroken, tmp_path):
+    config = dataclasses.replace(unbroken, run=tmp_path / "run", evidence=EvidenceWeights(activity=0.0))
     train_sfm(config)
-    without, learned = (pd.read_csv(run.run / "log.csv")["cell"][0] for run in (unbroken, config))
-    assert without != learned
+    without, whole = (pd.read_csv(run.run / "log.csv")["cell"][0] for run in (config, unbroken))
+    assert without != whole
 
 
 def test_held_out_regulators_have_no_prior_in_training(data, tmp_path, lexicon, monkeypatch):
@@ -148,8 +146,8 @@ def test_held_out_regulators_have_no_prior_in_training(data, tmp_path, lexicon, 
     folder = train_sfm(config)
     assert set(lexicon.prior["Gene1"]) - set(seen[0].prior["Gene1"]) == {"GATA3", "SPI1"}
     vectors = sccafm.load(folder, device="cpu").sfm.embedding.gene_embedding.weight
-    out_degree = vectors[[lexicon.vocabulary.token(gene) for gene in ("SPI1", "GATA3", "STAT1")], -5]
-    assert out_degree[0] == out_degree[1] == vectors[:, -5].min() < out_degree[2]
+    out_degree = vectors[[lexicon.vocabulary.token(gene) for gene in ("SPI1", "GATA3", "STAT1")], 104]
+    assert out_degree[0] == out_degree[1] == vectors[:, 104].min() < out_degree[2]
     with pytest.raises(ValueError, match="the prior has no edges of NOTHING; name regulators that it holds"):
         lexicon.without(["nothing"])
 
@@ -296,12 +294,6 @@ def test_gene_vectors_of_chance_know_nothing_of_the_genes(data, begun, tmp_path)
     assert float(found["random"].std(0).min()) > 0.7 > 0.5 > float(found["known"].std(0).min())
 
 
-def test_gene_vectors_of_another_width_are_refused(data, tmp_path):
-    config = new_weights(data, tmp_path / "run", sfm=sfm_config(embed_dim=64))
-    with pytest.raises(ValueError, match="vectors of width 128, the model has embed_dim 64"):
-        train_sfm(config)
-
-
 # Settings
 
 
@@ -405,23 +397,29 @@ def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, le
     assert loop.Trainer(free, sfm, random_vgae(), evidence_of(lexicon))(batch)[0]["context"] == 0
 
 
+def regulation_of(size: int) -> Regulation:
+    """Made-up tables of the edge model."""
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 2, size, 4)).astype(np.float32)
+    names = [name for names in POPULARITY.values() for name in names]
+    maps = {question: {"intercept": -1.0, "slopes": [0.5, 1.0, 0.2, 0.1], "base_rate": 0.3} for question in QUESTIONS}
+    return Regulation(source, target, {name: rng.normal(size=size).astype(np.float32) for name in names}, maps)
+
+
 def evidence_of(lexicon, **weights) -> Evidence:
-    """Evidence from made-up tables."""
-    size, rng = lexicon.vocabulary.size, np.random.default_rng(0)
-    breadth, profiles = rng.random(size), rng.normal(size=(size, 4)).astype(np.float32)
-    weights = {"affinity": 0.0} | weights  # learning it takes a while
-    return Evidence(EvidenceWeights(**weights), lexicon, breadth, profiles, seed=0)
+    return Evidence(EvidenceWeights(**weights), lexicon, regulation_of(lexicon.vocabulary.size))
 
 
 @pytest.fixture(scope="module")
 def corpus(data, lexicon, tmp_path_factory):
-    return Corpus(settings(data, tmp_path_factory.mktemp("run"), validation_share=0.2), lexicon, progress=False)
+    config = settings(
+        data, tmp_path_factory.mktemp("run"), validation_share=0.2, sfm=sfm_config(num_factors=64, topk=32)
+    )
+    return Corpus(config, lexicon, progress=False)
 
 
 def same_batch(one, other):
-    tensors = [
-        (batch.detection, batch.activity, batch.programme, *vars(batch.tokens).values()) for batch in (one, other)
-    ]
+    tensors = [(batch.activity, batch.programme, *vars(batch.tokens).values()) for batch in (one, other)]
     return all(a is b is None or torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
@@ -464,15 +462,13 @@ def test_levels_are_means_over_the_neighbours_and_each_cell_is_its_own(corpus):
     dataset = corpus.source.datasets[0]
     counts = dataset.counts.toarray()
     shares = counts / counts.sum(1, keepdims=True) * 1e4
-    level, detection = smoothed(dataset, np.array([4, 9]), dataset.columns[:7])
+    level = smoothed(dataset, np.array([4, 9]), dataset.columns[:7])
     for row, cell in enumerate((4, 9)):
         assert dataset.neighbors[cell][0] == cell
         near = dataset.neighbors[cell]
         for g in range(7):
             mean = sum(shares[n, dataset.columns[g]] for n in near) / len(near)
             assert level[row, g] == pytest.approx(math.log1p(mean), rel=1e-5)
-            holds = sum(counts[n, dataset.columns[g]] > 0 for n in near) / len(near)
-            assert detection[row, g] == pytest.approx(holds)
 
 
 def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
@@ -484,23 +480,34 @@ def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
         assert dataset.is_tf[chosen].sum() == config.regulators
 
 
-def test_gene_vectors_begin_with_what_genes_do_and_end_with_degrees_levels_and_breadth(corpus, lexicon):
-    function = np.random.default_rng(0).normal(size=(lexicon.vocabulary.size, 40))
-    function[:100] = 0  # genes of which nothing is known
-    vectors = gene_vectors(function, corpus, lexicon)
+def test_gene_vectors_hold_pairs_profiles_levels_and_functions(corpus, lexicon):
+    size, width = lexicon.vocabulary.size, 64
+    function = np.random.default_rng(0).normal(size=(size, 40))
+    regulation = regulation_of(size)
+    vectors = gene_vectors(function, corpus, lexicon, regulation, width)
     assert vectors.dtype == np.float32
-    assert vectors.shape == function.shape
-    scale = np.sqrt((function[100:, :20] ** 2).mean())
-    np.testing.assert_allclose(vectors[:, :20], function[:, :20] / scale, rtol=1e-5)
+    assert vectors.shape == (size, width)
+    # 20 columns as regulator, 20 as target: of 8 directions of the edge model, whose products they keep but for one scale
+    product = vectors[:50, :8] @ vectors[:60, 8:16].T
+    expected = sum(s[:50] @ t[:60].T for s, t in zip(regulation.source, regulation.target, strict=True))
+    assert np.corrcoef(product.ravel(), expected.ravel())[0, 1] == pytest.approx(1, abs=1e-4)
     seen = np.unique(np.concatenate([dataset.tokens for dataset in corpus.source.datasets]))
-    unseen = np.setdiff1d(np.arange(len(vectors)), seen)
-    assert np.abs(vectors[unseen, 20:35]).max() < 1e-6
-    assert (np.abs(vectors[seen, 20:35]).sum(1) > 0).all()
+    unseen = np.setdiff1d(np.arange(size), seen)
+    assert np.abs(vectors[unseen, 16:28]).max() < 1e-6  # profiles
+    assert (np.abs(vectors[seen, 16:28]).sum(1) > 0).all()
     degree = lexicon.prior_tokens["source"].value_counts()
-    assert vectors[degree.index[0], 35] == vectors[:, 35].max()
-    assert (vectors[np.setdiff1d(np.arange(len(vectors)), degree.index), 35] == vectors[:, 35].min()).all()
+    assert vectors[degree.index[0], 28] == vectors[:, 28].max()
+    assert (vectors[np.setdiff1d(np.arange(size), degree.index), 28] == vectors[:, 28].min()).all()
     in_both = np.intersect1d(*[dataset.tokens for dataset in corpus.source.datasets])
-    assert (vectors[in_both, 39] == vectors[:, 39].max()).all()
+    assert (vectors[in_both, 32] == vectors[:, 32].max()).all()  # the share of files that detect it
+    rest = vectors[:, 37:]
+    scale = np.sqrt((function[:, : rest.shape[1]] ** 2).mean())
+    np.testing.assert_allclose(rest, function[:, : rest.shape[1]] / scale, rtol=1e-4)
+
+
+def test_training_is_taught_by_the_folder_that_is_named(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing holds no regulation.json.*scripts/train_edge_model.py"):
+        train_sfm(new_weights(data, tmp_path / "run", regulation=tmp_path / "nothing"))
 
 
 def test_thinning_keeps_a_share_of_the_molecules(corpus):

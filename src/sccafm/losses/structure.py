@@ -117,3 +117,25 @@ def divergence(evidence: Tensor, scores: Tensor, is_pair: Tensor, floor: float =
     p = torch.log_softmax((scores + floor).log().masked_fill(~is_pair, -torch.inf), -1)
     gap = torch.where(is_pair, q.exp() * (q - p), 0.0)
     return gap.sum(-1).mean()
+
+
+def pair_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-6) -> Tensor:
+    """Mean squared gap between log scores and evidence, both without the means of their rows and columns.
+
+    What remains belongs to the pair: no level of a regulator or of a target can lower it.
+
+    Parameters
+    ----------
+    evidence
+        C T G, log-odds.
+    scores
+        C T G, not negative.
+    floor
+        Keeps the logarithm finite where a score is 0.
+    """
+    return (without_levels(evidence) - without_levels((scores + floor).log())).square().mean()
+
+
+def without_levels(x: Tensor) -> Tensor:
+    """Matrices less the means of their rows and of their columns: ... T G."""
+    return x - x.mean(-1, keepdim=True) - x.mean(-2, keepdim=True) + x.mean((-2, -1), keepdim=True)

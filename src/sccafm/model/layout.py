@@ -22,6 +22,8 @@ CANDIDATES = {
     "homologous": ("resources/homologous.csv", "homologous.csv"),
     "calibration": ("models/calibration.json", "calibration.json"),
     "calibration_tensors": ("models/calibration.safetensors", "calibration.safetensors"),
+    "regulation": ("models/regulation.json", "regulation.json"),
+    "regulation_tensors": ("models/regulation.safetensors", "regulation.safetensors"),
     "genesets": ("models/genesets.gmt.gz", "genesets.gmt.gz"),
     "contexts": ("models/contexts.json", "contexts.json"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
@@ -39,6 +41,8 @@ BORROWED = (
     "homologous",
     "aliases",
     "genesets",
+    "regulation",
+    "regulation_tensors",
 )  # the bundle's own where a release has none
 FITTED = ("calibration", "calibration_tensors", "contexts")  # belong to the weights beside them alone
 SFM_PICTURES, EFM_CARD = (

@@ -143,6 +143,13 @@ class Vocabulary:
     def gene_id(self, token: int) -> str:
         return self._id_of[int(token)]
 
+    def gene_ids(self) -> list[str]:
+        """Ensembl id of each token, "" where a row holds no gene: V."""
+        ids = [""] * self.size
+        for token in self.tokens:
+            ids[token] = self._id_of[int(token)]
+        return ids
+
     def token_of_symbol(self, spelled: str) -> int:
         """Token of one spelled name that is taken for a symbol whatever it looks like."""
         return self._by_symbol.get(spelled, LOST)

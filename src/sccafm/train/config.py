@@ -17,6 +17,8 @@ class LossWeights:
     """Divergence of a cell's scores over all pairs from the evidence."""
     regulator: float = 1.0
     """The same within each regulator, every regulator counting alike."""
+    pair: float = 0.1
+    """Mean squared gap between log scores and evidence, both without the levels of regulators and targets."""
     context: float = 0.8
     """Divergence of a cell's context from the programmes of the corpus that it belongs to; with init, from its context
     under the model to start from."""
@@ -34,26 +36,22 @@ class LossWeights:
 class EvidenceWeights:
     """What speaks for an edge, in standard deviations of each term; 0 takes a term away. See `sccafm.train.evidence`."""
 
-    detection: float = 1.0
-    """The target is detected in cells like this one."""
-    breadth: float = 0.9
-    """The target is detected in many data sets."""
-    regulates: float = 0.2
-    """The target is a regulator itself, by its out-degree in the prior."""
-    activity: float = 0.5
-    """The target stands above its usual level."""
-    degree: float = 1.25
-    """The regulator has many targets in the prior."""
-    regulator_detection: float = 0.6
-    """The regulator is detected in cells like this one."""
-    regulator_activity: float = 0.5
-    """The regulator stands above its usual level."""
-    affinity: float = 0.4
-    """Pairs like this one are in the prior, judged by where both are expressed."""
-    known: float = 4.0
+    pair: float = 2.0
+    """The edge model says that the target is one of this regulator's own, whatever the popularity of either."""
+    known: float = 2.5
     """The prior holds the edge and both ends are active."""
-    coactivity: float = 0.2
+    coactivity: float = 0.3
     """Both ends stand above, or both below, their usual level."""
+    activity: float = 0.8
+    """The target stands above its usual level."""
+    bound: float = 0.5
+    """The target is bound by many regulators: popularity in binding."""
+    responds: float = 0.5
+    """The target varies between cell states and has many known regulators: popularity in response."""
+    regulator_activity: float = 1.2
+    """The regulator stands above its usual level."""
+    degree: float = 0.3
+    """The regulator has many targets in the prior."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +88,20 @@ class StreamConfig:
 
 def default_sfm() -> SFMConfig:
     return SFMConfig(
-        embed_dim=128,
+        embed_dim=256,
         expr_hidden_dim=32,
         expr_num_bins=24,
         batch_num_bins=16,
         batch_hidden_dim=32,
         num_layers=1,
-        num_heads=2,
-        backbone_mlp_hidden_dim=256,
+        num_heads=4,
+        backbone_mlp_hidden_dim=512,
         backbone_mlp_dropout=0.0,
         out_dropout=0.1,
-        num_factors=64,
-        router_hidden_dim=128,
+        num_factors=256,
+        router_hidden_dim=256,
         router_dropout=0.0,
-        topk=32,  # half of the factors: with fewer, held-out regulators lose most of what was learned
+        topk=96,  # with 32 of 256 most pairs share no factor, and the pair term is not learned
         beta_momentum=0.05,
         freeze_loaded_gene_embeddings=True,
         attention_backend="sdpa",
@@ -195,6 +193,10 @@ class TrainSFM(RunConfig):
     checkpoint_every: int = 500
     hold_out: Path | None = None
     """File of regulators, a symbol a line, whose prior edges training never sees: to judge what it learned beyond them."""
+    regulation: Path | None = None
+    """Folder with the regulation.json and regulation.safetensors to be taught by; absent: the release's."""
+    programme_share: float = 0.4
+    """Share of a cell's context that follows its programmes; the rest is asked to be even over the factors."""
     gene_vectors: Literal["known", "random"] = "known"
     """"known": new weights start from what is known of the genes; "random": from chance, for ablations."""
     weights: LossWeights = field(default_factory=LossWeights)

@@ -26,15 +26,12 @@ BYTES_PER_COUNT = 8  # a float32 and its column
 @dataclass(frozen=True)
 class Batch:
     tokens: Tokens
-    detection: Tensor  # C G, share of cells like this one that hold the gene
     activity: Tensor  # C G in [0, 1), level in cells like this one beside the usual level: 0.5 where they are equal
     programme: Tensor | None  # C M, rows sum to 1; absent where a trained model goes on
     dataset: str
 
     def to(self, device) -> "Batch":
-        tensors = (
-            None if x is None else x.to(device) for x in (self.tokens, self.detection, self.activity, self.programme)
-        )
+        tensors = (None if x is None else x.to(device) for x in (self.tokens, self.activity, self.programme))
         return Batch(*tensors, self.dataset)
 
 
@@ -125,10 +122,14 @@ class Corpus:
     def _draw(self, rng: np.random.Generator, dataset: DataSet, part: str) -> Batch:
         tokens, cells, genes = draw_tokens(rng, dataset, part, self.config)
         usual = self.usual[dataset.species][dataset.tokens[genes]]
-        level, detection = smoothed(dataset, cells, dataset.columns[genes])
-        detection, activity = (torch.from_numpy(x.astype(np.float32)) for x in (detection, level / (level + usual)))
-        programme = None if self.programmes is None else torch.from_numpy(self.programmes.assign(dataset, cells))
-        return Batch(tokens, detection, activity, programme, dataset.name)
+        level = smoothed(dataset, cells, dataset.columns[genes])
+        activity = torch.from_numpy((level / (level + usual)).astype(np.float32))
+        programme = None
+        if self.programmes is not None:
+            share = self.config.programme_share
+            programme = torch.from_numpy(self.programmes.assign(dataset, cells))
+            programme = share * programme + (1 - share) / programme.shape[1]
+        return Batch(tokens, activity, programme, dataset.name)
 
 
 def draw_tokens(
@@ -149,11 +150,11 @@ def draw_tokens(
     return tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions), cells, genes
 
 
-def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log1p of the mean expression over each cell's neighbours, and the share of them that hold the gene: C G each."""
+def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Log1p of the mean expression over each cell's neighbours: C G."""
     rows = dataset.neighbors[cells]  # C k
     linear = per_ten_thousand(dataset.counts[rows.ravel()])[:, columns].toarray().reshape(*rows.shape, -1)
-    return np.log1p(linear.mean(1)), (linear > 0).mean(1)
+    return np.log1p(linear.mean(1))
 
 
 def breadth(files: list[File], vocab_size: int) -> np.ndarray:
@@ -211,7 +212,7 @@ def cluster_profiles(datasets: Iterable[DataSet], vocab_size: int, per_dataset: 
     profiles = []
     for dataset in datasets:
         cells = rng.choice(len(dataset.neighbors), min(per_dataset, len(dataset.neighbors)), replace=False)
-        level, _ = smoothed(dataset, cells, dataset.columns)  # n known
+        level = smoothed(dataset, cells, dataset.columns)  # n known
         for row in level:
             profile = np.zeros(vocab_size)
             profile[dataset.tokens] = row - dataset.level

@@ -15,7 +15,12 @@ from sklearn.utils.extmath import randomized_svd
 
 CHIP_COLUMNS = 64
 RELATIVES = 12.0  # sharpness of the weights of relatives, over cosines of their motifs
-BINDING = ("encode", "chea", "conserved_motifs", "circuits")  # sources that say where a regulator binds; others, what responds
+BINDING = (
+    "encode",
+    "chea",
+    "conserved_motifs",
+    "circuits",
+)  # sources that say where a regulator binds; others, what responds
 LEAST_TARGETS = 5  # regulators of a source with fewer teach nothing
 
 
@@ -51,7 +56,9 @@ class EdgeEvidence:
         paths = [folder / name for name in ("evidence.safetensors", "evidence.json")]
         for path in paths:
             if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing; make it: python scripts/compile_regulation.py --out {folder}")
+                raise FileNotFoundError(
+                    f"{path} is missing; make it: python scripts/compile_regulation.py --out {folder}"
+                )
         tensors, content = load_file(paths[0]), json.loads(paths[1].read_text())
         edges = {k.removeprefix("edges."): v for k, v in tensors.items() if k.startswith("edges.")}
         blocks = {k: v for k, v in tensors.items() if k.split(".")[0] in ("source", "target")}

@@ -200,12 +200,16 @@ def train_edge_model(
     """
     config, split = config or EdgeModelConfig(), split or Split()
     edges = evidence.training_edges(split)
-    sources = {name: Source(edges[name], evidence.size) for name, counts in config.sources.items() if counts and name in edges}
+    sources = {
+        name: Source(edges[name], evidence.size) for name, counts in config.sources.items() if counts and name in edges
+    }
     features = [torch.from_numpy(x) for x in evidence.features(split, function, profiles)]
     found = [train_one(config, features, sources, seed, progress) for seed in config.seeds]
     joined = {f.name: [getattr(v, f.name) for v in found] for f in dataclasses.fields(EdgeVectors)}
     return EdgeVectors(
-        np.concatenate(joined["source"], 2) / len(found), np.concatenate(joined["target"], 2), np.mean(joined["level"], 0)
+        np.concatenate(joined["source"], 2) / len(found),
+        np.concatenate(joined["target"], 2),
+        np.mean(joined["level"], 0),
     )
 
 

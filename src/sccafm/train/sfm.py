@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from sccafm._torch import plain_torch
 from sccafm.losses import structure as losses
-from sccafm.model.layout import copy_tables, find_files, find_release
+from sccafm.model.layout import CANDIDATES, copy_tables, find_files, find_release
 from sccafm.model.model import carry_contexts
 from sccafm.model.weights import load_sfm, read_tensors, save_sfm
 from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
 from sccafm.reference.bundle import Lexicon, read_lexicon
+from sccafm.reference.genes import Vocabulary
+from sccafm.reference.regulation import Regulation, read_regulation
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, default_sfm, default_vgae
@@ -49,7 +51,7 @@ class Trainer(nn.Module):
         acts = tokens.is_tf[0]  # the cells of a batch share their genes
         genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][acts]
         scores = factors.u[:, acts] @ factors.v.transpose(1, 2)  # C T G
-        evidence = self.evidence(regulators, genes, acts, batch.detection, batch.activity)
+        evidence = self.evidence(regulators, genes, acts, batch.activity)
         is_pair = regulators[:, None] != genes
         elbo = losses.elbo(
             tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, self.config.min_scale
@@ -58,6 +60,7 @@ class Trainer(nn.Module):
         terms = {
             "cell": losses.divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten()),
             "regulator": losses.divergence(evidence, scores, is_pair),
+            "pair": losses.pair_gap(evidence, scores),
             "context": self.context(factors, batch),
             "prior": losses.prior_loss(scores, known, torch.ones_like(scores, dtype=torch.bool), 512, 5.0, 0.1),
             "elbo": elbo / len(genes),
@@ -193,21 +196,31 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
         return sfm, vgae if vgae is not None else VGAE(config.vgae)
     sfm = SFM(config.sfm, *sizes)
     function = read_tensors(files["vocab_tensors"])["embeddings"].numpy()
-    vectors = torch.from_numpy(gene_vectors(function, corpus, lexicon))
-    if vectors.shape != sfm.embedding.gene_embedding.weight.shape:
-        raise ValueError(
-            f"{files['vocab_tensors']} holds vectors of width {function.shape[1]}, the model has embed_dim "
-            f"{config.sfm.embed_dim}; they must agree"
-        )
+    vectors = gene_vectors(function, corpus, lexicon, taught_by(config, lexicon.vocabulary), config.sfm.embed_dim)
+    vectors = torch.from_numpy(vectors)
     if config.gene_vectors == "random":  # of a generator of its own: all other weights start as they do without
         vectors = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(config.seed))
     sfm.embedding.gene_embedding.weight.data.copy_(vectors)
     return sfm, VGAE(config.vgae)
 
 
+def taught_by(config: TrainSFM, vocabulary: Vocabulary) -> Regulation:
+    """What the edge model says of the vocabulary's genes: of the folder that the settings name, else of the release."""
+    folder = find_release(config.init, None, False) if config.regulation is None else config.regulation
+    if config.regulation is not None and not any((folder / name).is_file() for name in CANDIDATES["regulation"]):
+        raise FileNotFoundError(f"{folder} holds no regulation.json; scripts/train_edge_model.py writes one")
+    files = find_files(folder, required=())
+    found = read_regulation(files, vocabulary.gene_ids())
+    if found is None:
+        raise FileNotFoundError(
+            "the bundled model has no regulation.json; name a folder that has one: --regulation FOLDER"
+        )
+    return found
+
+
 def teach(config: TrainSFM, networks: tuple[SFM, VGAE], lexicon: Lexicon, corpus: Corpus) -> tuple[Trainer, Corpus]:
     """Losses, with the evidence of this corpus, and its batches."""
-    evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
+    evidence = Evidence(config.evidence, lexicon, taught_by(config, lexicon.vocabulary))
     return Trainer(config, *networks, evidence), corpus
 
 

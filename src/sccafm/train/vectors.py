@@ -1,19 +1,23 @@
-"""Gene vectors to start from: what genes do, where they are expressed, and how well the prior knows them."""
+"""Gene vectors to start from: what regulates what, where genes are expressed, what they do, and how well they are known."""
 
 import numpy as np
 
 from sccafm.reference.bundle import Lexicon
+from sccafm.reference.regulation import Regulation
 from sccafm.train.corpus import Corpus
 
-EXPRESSION_SHARE = 3 / 8  # of the columns
+SENDS, RECEIVES, EXPRESSION = 5 / 16, 5 / 16, 3 / 16  # of the columns; the rest is function and levels
 
 
-def gene_vectors(function: np.ndarray, corpus: Corpus, lexicon: Lexicon) -> np.ndarray:
+def gene_vectors(
+    function: np.ndarray, corpus: Corpus, lexicon: Lexicon, regulation: Regulation, width: int
+) -> np.ndarray:
     """Starting vectors: V D float32.
 
-    The leading columns of the function vectors (GO and Reactome membership), then the corpus's expression profiles, the
-    gene's usual level in human and mouse, the share of files that detect it, and the log of its out- and in-degree in the
-    prior. Blocks have root mean square 1 per entry, levels, breadth and degrees 2.
+    A gene as regulator and as target (the leading directions of what the edge model says of pairs), the corpus's expression profiles,
+    the leading columns of the function vectors (GO and Reactome membership), and single columns: the gene's usual level in
+    human and mouse, the share of files that detect it, its popularity in binding and response, and the log of its out- and
+    in-degree in the prior. Blocks have root mean square 1 per entry, single columns 2.
 
     Parameters
     ----------
@@ -23,21 +27,40 @@ def gene_vectors(function: np.ndarray, corpus: Corpus, lexicon: Lexicon) -> np.n
         Data sets, for profiles and levels.
     lexicon
         For the prior's degrees.
+    regulation
+        Vectors of the edge model.
+    width
+        D.
     """
-    size, width = function.shape
-    expression = corpus.profiles[:, : int(EXPRESSION_SHARE * width)]
+    size = len(function)
+    sends, receives = leading(regulation, int(SENDS * width))
+    expression = corpus.profiles[:, : int(EXPRESSION * width)]
     edges = lexicon.prior_tokens
     degrees = [np.log1p(np.bincount(edges[end], minlength=size)) for end in ("source", "target")]
     single = [standardised(x) for x in (*degrees, *corpus.usual.values(), corpus.breadth)]
-    keep = width - expression.shape[1] - len(single)
-    blocks = [unit(function[:, :keep]), unit(expression), 2 * np.stack(single, 1)]
-    return np.concatenate(blocks, 1).astype(np.float32)
+    single += [np.clip(x, -3, 3) for x in regulation.popularity.values()]
+    blocks = [unit(sends), unit(receives), unit(expression), 2 * np.stack(single, 1)]
+    rest = width - sum(block.shape[1] for block in blocks)
+    blocks.append(unit(function[:, :rest]))
+    missing = rest - blocks[-1].shape[1]
+    return np.pad(np.concatenate(blocks, 1), ((0, 0), (0, missing))).astype(np.float32)
+
+
+def leading(regulation: Regulation, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """The leading directions of the products of both questions together: V columns each."""
+    source, target = (np.concatenate(tuple(side), 1) for side in (regulation.source, regulation.target))
+    _, r_source = np.linalg.qr(source[np.abs(source).sum(1) > 0])
+    _, r_target = np.linalg.qr(target[np.abs(target).sum(1) > 0])
+    left, scale, right = np.linalg.svd(r_source @ r_target.T)
+    root = np.sqrt(scale[:columns])
+    sends = source @ np.linalg.pinv(r_source) @ left[:, :columns] * root
+    return sends, target @ np.linalg.pinv(r_target) @ right[:columns].T * root
 
 
 def unit(block: np.ndarray) -> np.ndarray:
     """Scale a block to root mean square 1 over the genes that it knows."""
     known = np.abs(block).sum(1) > 0
-    return block / np.sqrt(np.mean(block[known] ** 2))
+    return block / np.sqrt(np.mean(block[known] ** 2)) if known.any() else block
 
 
 def standardised(x: np.ndarray) -> np.ndarray:

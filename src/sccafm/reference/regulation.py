@@ -20,7 +20,7 @@ POPULARITY = {  # what counts, beside the pair, for each question; columns of `R
     "binding": ("chip_breadth", "corpus_breadth"),
     "response": ("variability", "in_degree"),
 }
-TABLES = ("source", "target", "popularity")
+TABLES = ("source", "target", "popularity", "regulators")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,9 @@ class Regulation:
         q = QUESTIONS.index(question)
         return self.source[q, regulators] @ self.target[q, targets].T
 
-    def features(self, question: str, regulators: np.ndarray, targets: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
+    def features(
+        self, question: str, regulators: np.ndarray, targets: np.ndarray, known: np.ndarray
+    ) -> list[np.ndarray]:
         """What the probability is read from, in the order of the slopes: T G or 1 G each."""
         popular = [self.popularity[name][targets][None] for name in POPULARITY[question]]
         return [self.pair(question, regulators, targets), known.astype(np.float32), *popular]
@@ -94,16 +96,20 @@ def read_regulation(files: Mapping[str, Path], gene_ids: list[str]) -> Regulatio
         tensors, content = load_file(path), json.loads(files["regulation"].read_text())
         genes = content["genes"]
         rows = {gene_id: row for row, gene_id in enumerate(genes) if gene_id}
-        source, target, popularity = (tensors[name].astype(np.float32) for name in TABLES)
+        senders, target, popularity, regulators = (tensors[name] for name in TABLES)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} and {files['regulation'].name} are no complete tables ({error}); download them again") from error
-    if not source.shape[1] == target.shape[1] == popularity.shape[1] == len(genes):
+        raise ValueError(
+            f"{path} and {files['regulation'].name} are no complete tables ({error}); download them again"
+        ) from error
+    if not (target.shape[1] == popularity.shape[1] == len(genes) and senders.shape[1] == len(regulators)):
         raise ValueError(
             f"{path} has rows for {target.shape[1]:,} genes, {files['regulation'].name} names {len(genes):,}; they come from "
             "two releases: download both again"
         )
+    source = np.zeros_like(target)
+    source[:, regulators] = senders  # other genes send nothing
     row = np.array([rows.get(gene_id, -1) for gene_id in gene_ids])
     held = (row >= 0).astype(np.float32)
-    source, target, popularity = (table[:, row] for table in (source, target, popularity))
+    source, target, popularity = (table.astype(np.float32)[:, row] for table in (source, target, popularity))
     popular = {name: values * held for name, values in zip(content["popularity"], popularity, strict=True)}
     return Regulation(source * held[:, None], target * held[:, None], popular, content["maps"])
