@@ -9,6 +9,7 @@ on half of the regulators of each truth, and judged on the other half. Then the 
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import warnings
@@ -17,7 +18,6 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
 from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -26,7 +26,7 @@ import sccafm
 from sccafm.confidence.calibration import calibration_error
 from sccafm.evaluate.metrics import auroc
 from sccafm.model.weights import read_tensors
-from sccafm.reference.regulation import QUESTIONS, Regulation
+from sccafm.reference.regulation import QUESTIONS, Regulation, write_regulation
 from sccafm.train.config import TrainSFM
 from sccafm.train.corpus import Corpus, cluster_profiles
 from sccafm.train.edge_evidence import EdgeEvidence, Split
@@ -223,15 +223,9 @@ def main() -> None:
             Split() if options.fold is None else panel_split(evidence, model, options.shared, options.fold)
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    names = sorted(regulation.popularity)
-    tensors = {"source": regulation.source[:, regulators], "target": regulation.target}
-    tensors["popularity"] = np.stack([regulation.popularity[name] for name in names])
-    tensors = {name: np.ascontiguousarray(table.astype(np.float16)) for name, table in tensors.items()}
-    save_file(tensors | {"regulators": regulators.astype(np.int32)}, options.out / "regulation.safetensors")
     left_out = json.loads((options.evidence / "evidence.json").read_text())["left_out"]
-    content = {"maps": maps, "popularity": names, "judged": report, "left_out": left_out}
-    content["genes"] = model.vocabulary.gene_ids()
-    (options.out / "regulation.json").write_text(json.dumps(content) + "\n")
+    regulation = dataclasses.replace(regulation, maps=maps)
+    write_regulation(options.out, regulation, model.vocabulary.gene_ids(), judged=report, left_out=left_out)
 
 
 if __name__ == "__main__":

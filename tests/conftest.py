@@ -20,6 +20,7 @@ from sccafm.confidence.calibration import Calibration
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.model import Model
 from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.regulation import read_regulation
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +63,9 @@ def tiny_model() -> Model:
     files = find_files(find_release(None, None, False), required=("vocab", "cond_dict"))
     lexicon = read_lexicon(files)
     sfm = random_sfm(lexicon.vocabulary.size, lexicon.conditions.size)
-    return Model(sfm, random_vgae(), None, lexicon, source="tiny", revision=None, weights_hash="0" * 64, files=files)
+    regulation = read_regulation(files, lexicon.vocabulary.gene_ids())
+    parts = {"source": "tiny", "revision": None, "weights_hash": "0" * 64, "files": files, "regulation": regulation}
+    return Model(sfm, random_vgae(), None, lexicon, **parts)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from sccafm.grn.storage import CellEdges
 from sccafm.model.weights import save_efm
 from sccafm.nn import EFM, SFM, VGAE, CausalEFM, CausalEFMConfig, EFMConfig, SFMConfig, VGAEConfig
 from sccafm.nn.sfm import backbone_config, embedding_config
+from sccafm.reference.regulation import POPULARITY, QUESTIONS, Regulation, write_regulation
 from sccafm.types import Tokens
 
 GENES = """
@@ -85,6 +86,15 @@ def random_causal_efm(vocab_size=VOCAB_SIZE, seed=0, **changes) -> CausalEFM:
     return shaken(CausalEFM(causal_config(**changes), vocab_size), seed)
 
 
+def random_regulation(size: int) -> Regulation:
+    """Made-up tables of the edge model."""
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 2, size, 4)).astype(np.float32)
+    names = [name for names in POPULARITY.values() for name in names]
+    maps = {question: {"intercept": -1.0, "slopes": [0.5, 1.0, 0.2, 0.1], "base_rate": 0.3} for question in QUESTIONS}
+    return Regulation(source, target, {name: rng.normal(size=size).astype(np.float32) for name in names}, maps)
+
+
 def random_vgae(seed=0, **changes) -> VGAE:
     return shaken(VGAE(VGAEConfig(**{"hidden_dim": 8} | changes)), seed)
 
@@ -123,6 +133,8 @@ def write_tables(folder: Path) -> Path:
     homologs = [f"ENSMUSG{i:011},{gene.title()},ENSG{i:011},{gene}" for i, gene in enumerate(GENES.split())]
     columns = "mouse_EnsemblID,mouse_Symbol,human_EnsemblID,human_Symbol"
     (folder / "homologous.csv").write_text("\n".join([columns, *homologs]))
+    ids = [""] * 6 + [f"ENSG{i:011}" for i in range(len(genes))]
+    write_regulation(folder / "models", random_regulation(len(ids)), ids)
     return folder
 
 
@@ -162,6 +174,7 @@ def made_grn(levels, weights, obs=None, *, expression=None, groups=None, keep_fa
     shape = (n_regulators, n_genes)
     pairs = Pairs(
         np.zeros(shape, bool), np.zeros(shape, np.int16), ("",),
+        np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32),
         np.zeros(shape, np.int8) if signs is None else np.asarray(signs, np.int8),
         np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32), 0,
     )  # fmt: skip

@@ -56,24 +56,24 @@ def test_quantiles_do_not_depend_on_the_scale_of_scores():
 
 
 def test_confidence_is_the_logistic_of_its_features():
-    quantile, in_prior, level = np.array([0.2, 0.99]), np.array([False, True]), np.array([0.1, 0.9])
-    found = confidence_of(quantile, in_prior, level, FITTED)
-    for q, prior, e, value in zip(quantile, in_prior, level, found, strict=True):
-        logit = -1.0 + 0.5 * np.log(q) - 0.25 * np.log(1 - q) + 1.0 * prior + 0.75 * (e - 0.5)
+    quantile, chance, level = np.array([0.2, 0.99]), np.array([0.1, 0.6]), np.array([0.1, 0.9])
+    found = confidence_of(quantile, chance, level, FITTED)
+    for q, p, e, value in zip(quantile, chance, level, found, strict=True):
+        logit = -1.0 + 0.5 * np.log(q) - 0.25 * np.log(1 - q) + 1.0 * np.log(p / (1 - p)) + 0.75 * (e - 0.5)
         assert value == pytest.approx(expit(logit), abs=0.51 / CONFIDENCE_STEPS)
     assert found.dtype == np.float32
-    assert features(quantile, in_prior, level).shape == (2, 4)
+    assert features(quantile, chance, level).shape == (2, 4)
 
 
 def test_confidence_rises_with_the_score():
     quantile = np.linspace(0.001, 0.999, 200)
-    found = confidence_of(quantile, np.zeros(200, bool), np.full(200, 0.5), FITTED)
+    found = confidence_of(quantile, np.full(200, 0.3), np.full(200, 0.5), FITTED)
     assert (np.diff(found) >= 0).all()
     assert ((found > 0) & (found < 1)).all()
 
 
 def test_without_a_fit_there_is_no_confidence():
-    assert np.isnan(confidence_of(np.array([0.5]), np.array([True]), np.array([0.5]), None)).all()
+    assert np.isnan(confidence_of(np.array([0.5]), np.array([0.3]), np.array([0.5]), None)).all()
 
 
 def test_levels_are_places_with_ties_in_the_middle():
@@ -163,7 +163,7 @@ def test_confidence_of_kept_edges_is_that_of_the_cell(model, toy_adata):
     proper = scores.copy()
     proper[np.arange(18), grn.targets.get_indexer(grn.regulators)] = 0  # self-edges are no rivals
     expected = confidence_of(
-        row_quantiles(proper, edge), frame["in_prior"], level, model.calibration.confidence["cell"]
+        row_quantiles(proper, edge), grn.pairs.chance.ravel()[edge], level, model.calibration.confidence["cell"]
     )
     np.testing.assert_allclose(frame["confidence"], expected, atol=1.1 / CONFIDENCE_STEPS)
     assert frame["confidence"].nunique() > 3

@@ -101,7 +101,8 @@ def test_kept_edges_are_the_strongest_of_each_cell(grn, scores):
 def test_frame_has_its_columns_and_types(grn):
     frame = grn.to_frame()
     types = {"cell": "category", "source": "category", "target": "category", "weight": "float32"}
-    types |= {"confidence": "float32", "sign": "int8", "qvalue": "float32", "in_prior": "bool"}
+    types |= {"confidence": "float32", "sign": "int8", "qvalue": "float32", "binding": "float32"}
+    types |= {"response": "float32", "in_prior": "bool"}
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == types | {"prior_sources": "category"}
     assert frame.columns.tolist() == [*types, "prior_sources"]
     assert len(frame) == len(grn.edges) == CELLS * 30
@@ -219,8 +220,8 @@ def test_unknown_group_lists_what_there_is(grn, infer):
 @pytest.mark.parametrize("top_k", [None, 7, 10**6])
 def test_pool_holds_the_strongest_mean_edges_of_each_group(grn, scores, top_k):
     pooled = grn.pool(top_k)
-    columns = ["group", "source", "target", "weight", "confidence", "sign", "qvalue", "n_cells", "in_prior"]
-    assert pooled.columns.tolist() == [*columns, "prior_sources"]
+    columns = ["group", "source", "target", "weight", "confidence", "sign", "qvalue", "n_cells", "binding"]
+    assert pooled.columns.tolist() == [*columns, "response", "in_prior", "prior_sources"]
     assert not pooled.duplicated(["group", "source", "target"]).any()
     assert (pooled["source"].astype(str) != pooled["target"].astype(str)).all()
     for group, members in groups_of(grn).items():

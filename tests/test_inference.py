@@ -45,7 +45,7 @@ def test_slots_are_as_documented(infer, toy_adata):
 def test_population_network_is_pooled(infer, toy_adata):
     grn = infer(toy_adata, groupby="cell_type")
     network = toy_adata.uns["sccafm"]["grn"]
-    rest = ["confidence", "sign", "qvalue", "n_cells", "in_prior", "prior_sources"]
+    rest = ["confidence", "sign", "qvalue", "n_cells", "binding", "response", "in_prior", "prior_sources"]
     assert network.columns.tolist() == ["source", "target", "weight", "group", *rest]
     text = ("source", "target", "group", "prior_sources")
     expected = grn.pool()[network.columns].astype({name: object for name in text})

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from making import GENES, random_sfm, random_vgae, sfm_config, write_release
+from making import GENES, random_regulation, random_sfm, random_vgae, sfm_config, write_release
 from scipy import sparse
 
 import sccafm
@@ -22,7 +22,6 @@ from sccafm._io import file_hash
 from sccafm.model.layout import find_files
 from sccafm.nn import VGAEConfig
 from sccafm.reference.bundle import read_lexicon
-from sccafm.reference.regulation import POPULARITY, QUESTIONS, Regulation
 from sccafm.train import LossWeights, TrainEFM, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
@@ -397,17 +396,8 @@ def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, le
     assert loop.Trainer(free, sfm, random_vgae(), evidence_of(lexicon))(batch)[0]["context"] == 0
 
 
-def regulation_of(size: int) -> Regulation:
-    """Made-up tables of the edge model."""
-    rng = np.random.default_rng(0)
-    source, target = rng.normal(size=(2, 2, size, 4)).astype(np.float32)
-    names = [name for names in POPULARITY.values() for name in names]
-    maps = {question: {"intercept": -1.0, "slopes": [0.5, 1.0, 0.2, 0.1], "base_rate": 0.3} for question in QUESTIONS}
-    return Regulation(source, target, {name: rng.normal(size=size).astype(np.float32) for name in names}, maps)
-
-
 def evidence_of(lexicon, **weights) -> Evidence:
-    return Evidence(EvidenceWeights(**weights), lexicon, regulation_of(lexicon.vocabulary.size))
+    return Evidence(EvidenceWeights(**weights), lexicon, random_regulation(lexicon.vocabulary.size))
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +473,7 @@ def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
 def test_gene_vectors_hold_pairs_profiles_levels_and_functions(corpus, lexicon):
     size, width = lexicon.vocabulary.size, 64
     function = np.random.default_rng(0).normal(size=(size, 40))
-    regulation = regulation_of(size)
+    regulation = random_regulation(size)
     vectors = gene_vectors(function, corpus, lexicon, regulation, width)
     assert vectors.dtype == np.float32
     assert vectors.shape == (size, width)

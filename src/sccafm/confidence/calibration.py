@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 
 from sccafm._text import warn
 
-FEATURES = ("log_quantile", "minus_log_rest", "in_prior", "target_expression")
+FEATURES = ("log_quantile", "minus_log_rest", "pair_log_odds", "target_expression")
 CONFIDENCE_STEPS = 250  # stored confidences are rounded to this many steps: a column then packs to a byte an edge
 
 
@@ -80,20 +80,20 @@ def levels(expression: np.ndarray) -> np.ndarray:
     return (rankdata(expression) - 0.5) / len(expression)
 
 
-def features(quantile: np.ndarray, in_prior: np.ndarray, level: np.ndarray) -> np.ndarray:
+def features(quantile: np.ndarray, chance: np.ndarray, level: np.ndarray) -> np.ndarray:
     """What confidence is read from, in the order of FEATURES: N, N, N -> N 4."""
-    return np.stack([np.log(quantile), -np.log1p(-quantile), in_prior.astype(np.float64), level - 0.5], -1)
+    return np.stack([np.log(quantile), -np.log1p(-quantile), logit(chance.astype(np.float64)), level - 0.5], -1)
 
 
-def confidence_of(quantile: np.ndarray, in_prior: np.ndarray, level: np.ndarray, fitted: Mapping | None) -> np.ndarray:
+def confidence_of(quantile: np.ndarray, chance: np.ndarray, level: np.ndarray, fitted: Mapping | None) -> np.ndarray:
     """Probability that edges are real, float32 in steps of 1 / CONFIDENCE_STEPS; NaN without a fit.
 
     Beta calibration (Kull et al. 2017) of the quantile of the score among its regulator's, with two further terms:
-    whether the prior holds the edge, and how highly the target is expressed.
+    `chance` (the mean of the pair's probabilities of binding and response), and how highly the target is expressed.
     """
     if fitted is None:
         return np.full(len(quantile), np.nan, dtype=np.float32)
-    probability = expit(fitted["intercept"] + features(quantile, in_prior, level) @ np.array(fitted["coefficients"]))
+    probability = expit(fitted["intercept"] + features(quantile, chance, level) @ np.array(fitted["coefficients"]))
     return (np.round(probability * CONFIDENCE_STEPS) / CONFIDENCE_STEPS).astype(np.float32)
 
 

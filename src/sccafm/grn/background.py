@@ -16,6 +16,7 @@ from sccafm.grn.pairs import Pairs
 from sccafm.model.forward import factors_of
 from sccafm.model.model import Model
 from sccafm.reference.bundle import Lexicon
+from sccafm.reference.regulation import QUESTIONS
 
 
 class Sample(NamedTuple):
@@ -49,8 +50,12 @@ def find_pairs(model: Model, reading: Reading, values: np.ndarray, null: Null | 
     sign = infer_signs(values[:SIGN_SAMPLE], reading.gene_ids, reading.is_tf, model.lexicon, fitted)
     in_prior, sources, names = prior_matrix(model.lexicon, reading)
     unknown = np.full(in_prior.shape, np.nan, np.float32)
+    chances = [unknown] * len(QUESTIONS)
+    if model.regulation is not None:
+        ends = (reading.gene_ids[reading.is_tf], reading.gene_ids, in_prior)
+        chances = [model.regulation.probability(question, *ends) for question in QUESTIONS]
     moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
-    return Pairs(in_prior, sources, names, sign, *moments)
+    return Pairs(in_prior, sources, names, *chances, sign, *moments)
 
 
 def prior_matrix(lexicon: Lexicon, reading: Reading) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

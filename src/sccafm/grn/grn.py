@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ from sccafm.grn.networks import Network, from_edges, from_pyscenic
 from sccafm.grn.pairs import Pairs
 from sccafm.grn.regrouping import NOT_KEPT, regrouped_sums
 from sccafm.grn.storage import PART_CELLS, CellEdges, Part, Store, StoredEdges, map_array, n_parts
+
+VALUES = ("weight", "confidence", "binding", "response")  # of `GRN.matrix`
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,8 @@ class GRN(ContextViews, Exports):
         - sign: int8, +1 activates, -1 represses, 0 abstains; of the pair in this data set, not of the cell;
         - qvalue: float32, false discovery rate at which the cell's score exceeds those in permuted cells of the data
           set; NaN where ``null_cells=0``;
+        - binding, response: float32, calibrated probabilities that the regulator binds near the gene, and that the gene
+          responds to a change of the regulator; of the pair, whatever the cell (`sccafm.reference.regulation`);
         - in_prior: bool, the prior network holds the edge; prior_sources: categorical, the collections that name it.
 
         Raises
@@ -174,23 +179,38 @@ class GRN(ContextViews, Exports):
             )
         return positions
 
-    def matrix(self, group: object = None) -> pd.DataFrame:
-        """Mean score of every regulator-target pair over a group's cells: exact, not only over kept edges.
+    def matrix(
+        self, group: object = None, value: Literal["weight", "confidence", "binding", "response"] = "weight"
+    ) -> pd.DataFrame:
+        """One value of every regulator-target pair of a group: exact, not only over kept edges.
 
         Parameters
         ----------
         group
             A group of `groupby`; None: all cells. Groups are kept as text: 1 finds "1".
+        value
+            "weight": mean score over the group's cells. "confidence": probability that the edge is real, from that mean
+            (`confidence`). "binding", "response": its two parts, which are the same in every group.
 
         Returns
         -------
-        DataFrame regulators x targets, float64 in [0, 1], self-edges included.
+        DataFrame regulators x targets in [0, 1], self-edges included; float64 weights, float32 probabilities.
 
         Raises
         ------
         KeyError
             No such group; here and in what follows.
+        ValueError
+            No such value.
         """
+        if value not in VALUES:
+            raise ValueError(f"value must be one of {list(VALUES)}, got {value!r}")
+        if value == "confidence":
+            return self.confidence(group)
+        if value != "weight":
+            if group is not None:
+                self._code(group)
+            return pd.DataFrame(getattr(self.pairs, value), index=self.regulators, columns=self.targets)
         cells = len(self) if group is None else self.group_sizes.iloc[self._code(group)]
         total = self._total("scores", group)
         return pd.DataFrame(total / max(cells, 1), index=self.regulators, columns=self.targets)
@@ -233,8 +253,8 @@ class GRN(ContextViews, Exports):
 
         Returns
         -------
-        DataFrame with the columns source, target, weight (float64), confidence, sign, qvalue, n_cells, in_prior,
-        prior_sources, as in `to_frame`. The pairs are unique, so it is a network for decoupler. qvalue (float64) tests
+        DataFrame with the columns source, target, weight (float64), confidence, sign, qvalue, n_cells, binding,
+        response, in_prior, prior_sources, as in `to_frame`. The pairs are unique, so it is a network for decoupler. qvalue (float64) tests
         the group's mean score against permuted cells of the whole data set, over all pairs of the group (Benjamini and
         Hochberg).
 
@@ -303,7 +323,7 @@ class GRN(ContextViews, Exports):
         level = levels(self._total("expression", group))
         quantile = row_quantiles(self.matrix(group).to_numpy(), edge)
         fitted = self.params["calibration"].get("group")
-        return confidence_of(quantile, self.in_prior.ravel()[edge], level[edge % len(self.targets)], fitted)
+        return confidence_of(quantile, self.pairs.chance.ravel()[edge], level[edge % len(self.targets)], fitted)
 
     def qvalues(self, group: object = None) -> pd.DataFrame:
         """False discovery rate of every pair of a group: is its mean score above what permuted cells give?

@@ -188,6 +188,7 @@ class Inference:
         self.group_codes = grn.groups.cat.codes.to_numpy()
         self.self_edges = self_edges(reading)
         self.silent: list[int] = []  # cells without a count in the genes that are read
+        self.chance = grn.pairs.chance.ravel()
         self.test = None if null is None else CellTest(null, self.self_edges)
 
     def to_memory(self, progress: bool) -> GRN:
@@ -279,7 +280,7 @@ class Inference:
         edge, weight = select_edges(scores, self.top_k, self.min_weight, self.self_edges)
         level = levels(values)[edge % len(values)]
         fitted = None if self.calibration is None else self.calibration.confidence["cell"]
-        confidence = confidence_of(row_quantiles(scores, edge), self.grn.in_prior.ravel()[edge], level, fitted)
+        confidence = confidence_of(row_quantiles(scores, edge), self.chance[edge], level, fitted)
         nothing = np.full(len(edge), np.nan, np.float32)
         q = nothing if self.test is None else self.test.qvalues(scores, edge)
         return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)

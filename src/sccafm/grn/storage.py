@@ -6,7 +6,7 @@ A folder holds
     genes.parquet           name, symbol, gene_id, is_tf
     cells.parquet           cell, group
     obs.parquet             annotation of the cells, as it was in the AnnData
-    edges.parquet           edge, source, target, sign, in_prior, prior_sources, null_mean, null_sd: what the edge
+    edges.parquet           edge, source, target, sign, binding, response, in_prior, prior_sources, null_mean, null_sd: what the edge
                             numbers mean, and what is known of a pair whatever the cell
     parts/00000.parquet     cell, edge, weight, confidence, qvalue of some cells: positions in the two tables
     arrays/context.npy      a row per cell: context, summary, strengths and regulator_expression (and ood and factors, where
@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save_file
 
 from sccafm._io import whole_path, write_table, write_whole
 
-FORMAT = 3
+FORMAT = 4
 PART_CELLS = 500  # cells of one part
 SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
 ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for

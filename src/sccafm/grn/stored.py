@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from sccafm._io import whole_path
 from sccafm.data.groups import ALL
 from sccafm.grn.grn import GRN
-from sccafm.grn.pairs import pairs_of
+from sccafm.grn.pairs import STATIC, pairs_of
 from sccafm.grn.storage import damaged, read_header, read_obs, stored_results
 
 
@@ -31,7 +31,7 @@ def read_grn(folder: str | Path) -> GRN:
         raise ValueError(f"{folder} holds an unfinished run; call infer_grn with the same arguments again to finish it")
     genes = read_table(folder / "genes.parquet").set_index("name")
     cells = read_table(folder / "cells.parquet")
-    columns = ["in_prior", "prior_sources", "sign", "null_mean", "null_sd"]
+    columns = [*STATIC, "prior_sources", "null_mean", "null_sd"]
     pairs = pairs_of(read_table(folder / "edges.parquet", columns), len(genes), header["run"]["null_cells"])
     groups = cells["group"].astype("category")
     obs = folder / "obs.parquet"

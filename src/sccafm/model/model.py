@@ -31,6 +31,7 @@ from sccafm.nn import EFM, SFM, VGAE, CausalEFM
 from sccafm.reference.bundle import Lexicon, read_lexicon
 from sccafm.reference.conditions import Conditions
 from sccafm.reference.genes import Vocabulary
+from sccafm.reference.regulation import Regulation, read_regulation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,7 @@ class Model:
     files: Mapping[str, Path]  # logical name -> file that was read
     calibration: Calibration | None = None  # None in a release without one
     contexts: tuple[str, ...] | None = None  # a name for each factor; None in a release without them
+    regulation: Regulation | None = None  # what the edge model says of the vocabulary's genes
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -164,6 +166,7 @@ def load(
         files=files,
         calibration=read_calibration(files, weights_hash),
         contexts=read_contexts(files, weights_hash),
+        regulation=read_regulation(files, lexicon.vocabulary.gene_ids()),
     )
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from scipy.special import expit
+
+from sccafm._io import write_json, write_whole
 
 QUESTIONS = ("binding", "response")
 POPULARITY = {  # what counts, beside the pair, for each question; columns of `Regulation.popularity`
@@ -72,6 +74,28 @@ class Regulation:
         terms = self.features(question, regulators, targets, known)
         logit = sum(slope * term for slope, term in zip(fitted["slopes"], terms, strict=True))
         return expit(logit + fitted["intercept"]).astype(np.float32)
+
+
+def write_regulation(folder: Path, regulation: Regulation, gene_ids: list[str], **said: object) -> None:
+    """Write regulation.safetensors (float16) and regulation.json into a folder, for `read_regulation`.
+
+    Parameters
+    ----------
+    gene_ids
+        Ensembl id of each token, V; "" for a row without a gene.
+    said
+        What else the JSON holds, for its readers.
+    """
+    regulators = np.flatnonzero(np.abs(regulation.source).sum((0, 2))).astype(np.int32)
+    names = sorted(regulation.popularity)
+    tables = {"source": regulation.source[:, regulators], "target": regulation.target}
+    tables["popularity"] = np.stack([regulation.popularity[name] for name in names])
+    packed = {name: np.ascontiguousarray(table.astype(np.float16)) for name, table in tables.items()} | {
+        "regulators": regulators
+    }
+    content = {"maps": dict(regulation.maps), "popularity": names, **said, "genes": gene_ids}
+    write_whole(folder / "regulation.safetensors", lambda path: save_file(packed, path))
+    write_json(folder / "regulation.json", content)
 
 
 def read_regulation(files: Mapping[str, Path], gene_ids: list[str]) -> Regulation | None:

@@ -7,10 +7,9 @@ the regulator were taken away), taught by curated edges. Two losses, each popula
 - ``swap``: over pairs of true edges i->j, k->l of one source whose exchanged pairs are no edges,
   ``softplus(-(s_ij + s_kl - s_il - s_kj))``. A level of the regulator or of the target cancels.
 - ``levels``: logistic regression with a free level for each regulator and each target of each source, beside the product.
-  What is popular is learned as such, by question, and the logit can be calibrated.
+  What is popular is learned as such, and the product has the rest.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -50,14 +49,13 @@ class EdgeModelConfig:
 
 @dataclass(frozen=True, eq=False)
 class EdgeVectors:
-    """What the edge model says: ``source[q, i] @ target[q, j]`` of question q, and the level of each target."""
+    """What the edge model says of regulator i and target j: ``source[q, i] @ target[q, j]`` under question q."""
 
     source: np.ndarray  # 2 V K
     target: np.ndarray  # 2 V K
-    level: np.ndarray  # 2 V, popularity of targets in the sources of each question; 0 under the swap loss
 
     def product(self, question: int, regulators: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """T G, without the levels."""
+        """T G."""
         return self.source[question, regulators] @ self.target[question, targets].T
 
 
@@ -139,7 +137,6 @@ class EdgeModel(nn.Module):
         self.eval()
         every = torch.arange(len(self.of_source))
         source, target = self.senders(every).numpy(), self.receivers(every).numpy()
-        level = np.zeros((len(QUESTIONS), len(every)), np.float32)
         for question in range(len(QUESTIONS)):
             names = [name for name in self.scale if question_of(name) == question]
             if not names:
@@ -147,10 +144,7 @@ class EdgeModel(nn.Module):
             weight = np.array([self.config.sources[name] for name in names])
             scale = np.average([self.scale[name].numpy() for name in names], 0, weight)
             source[:, question] *= scale / self.config.width**0.5
-            if self.config.loss == "levels":
-                dense = [name for name in names if name in ("encode", "chea", "curated")] or names
-                level[question] = np.mean([self.column[name].numpy() for name in dense], 0)
-        return EdgeVectors(source.transpose(1, 0, 2), target.transpose(1, 0, 2), level)
+        return EdgeVectors(source.transpose(1, 0, 2), target.transpose(1, 0, 2))
 
 
 def question_of(source: str) -> int:
@@ -205,12 +199,8 @@ def train_edge_model(
     }
     features = [torch.from_numpy(x) for x in evidence.features(split, function, profiles)]
     found = [train_one(config, features, sources, seed, progress) for seed in config.seeds]
-    joined = {f.name: [getattr(v, f.name) for v in found] for f in dataclasses.fields(EdgeVectors)}
-    return EdgeVectors(
-        np.concatenate(joined["source"], 2) / len(found),
-        np.concatenate(joined["target"], 2),
-        np.mean(joined["level"], 0),
-    )
+    source = np.concatenate([vectors.source for vectors in found], 2) / len(found)
+    return EdgeVectors(source, np.concatenate([vectors.target for vectors in found], 2))
 
 
 def train_one(
