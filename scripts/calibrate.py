@@ -1,15 +1,12 @@
 """Fit everything that is fitted to a trained model's outputs, and write it beside the weights.
 
-    python scripts/calibrate.py --corpus FOLDER --edges EDGES.csv.gz [--truths NETWORKS] [--model FOLDER]
+    python scripts/calibrate.py --corpus FOLDER --shared SHARED [--model FOLDER]
 
 Writes calibration.json, calibration.safetensors and contexts.json into models/ (or FOLDER/models). FOLDER of --corpus
 holds the training cells (h5ad); where obs has a column tissue, tissues are held out in turn to fit how unusual a cell is, else
-files are. What edges are fitted to trained no model and judges none:
-
-- DoRothEA's ChIP-seq evidence, whatever other evidence an edge has: rows of --edges with 1 in the column ev_chip, whose first two
-  columns are source and target;
-- BEELINE's ChIP-seq networks of mHSC-E and mHSC-GM (files of NETWORKS), on bone-marrow progenitors, where the corpus holds
-  them.
+files are. Confidence is fitted to those truths of the selection panel (SHARED, see benchmarks/selection_panel.py) that trained
+no model: ChIP-seq of mHSC-E and mHSC-GM on bone-marrow progenitors, where the corpus holds them, and responses to perturbed regulators
+on every third data set.
 
 Each regulator of each truth has an intercept of its own, for shares of true edges differ; the slopes are shared. A pair counts
 once, in however many data sets and cells it is seen.
@@ -18,6 +15,7 @@ Signs are fitted to TRRUST's signed pairs, each told without itself. Every numbe
 
 import argparse
 import dataclasses
+import sys
 import warnings
 from pathlib import Path
 
@@ -45,20 +43,18 @@ from sccafm.evaluate import auroc
 from sccafm.model.layout import FITTED, find_release, flat_name
 from sccafm.train.corpus import LEAST_LEVEL
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from selection_panel import CELLS as CELLS_OF_PROGENITORS  # noqa: E402
+from selection_panel import selection_panel  # noqa: E402
+
 CELLS = 24  # of each data set
 SINGLE = 6  # of them also looked at one by one, for the confidence of a cell's edges
 SIGN_CELLS = 500  # of each data set, for signs
-EVERY = 3  # DoRothEA's edges are looked at in every third data set
+EVERY = 3  # responses are looked at in every third data set
 MOST = 300_000  # candidates of a truth that are fitted to
 KNOTS = 201  # quantiles that are stored
 PRECISION = 0.8  # of signs, where the model does not abstain
-BEELINE = {
-    "mHSC-E": ("hpc_bm_tusi6933", "beeline_mHSC-E_specific_TFs1000"),
-    "mHSC-GM": ("hpc_bm_tusi6933", "beeline_mHSC-GM_specific_TFs1000"),
-}
-# Densities of ChIP-seq truths on the published model's own choice of genes, hESC and mESC (its paper's tables); with
-# those of BEELINE above they are the base rate.
-PUBLISHED_DENSITIES = {"hESC": 0.218, "mESC": 0.262}
+UNSEEN = ("binding", "response")  # kinds of truths; of binding, those that the edge model never saw
 
 
 @dataclasses.dataclass
@@ -71,7 +67,7 @@ class Seen:
     cell_types: np.ndarray
     tokens: np.ndarray  # G, of the genes read
     is_tf: np.ndarray  # G bool
-    in_prior: np.ndarray  # T G bool
+    chance: np.ndarray  # T G float32, mean of binding and response
     scores: np.ndarray | None  # (SINGLE + 1) T G float32: the first cells one by one, and the sum over all
     values: np.ndarray  # C G log-expression
     u: np.ndarray  # T M, mean over cells
@@ -100,7 +96,7 @@ def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
         cell_types=types,
         tokens=np.array([model.vocabulary.token(gene_id) for gene_id in grn.genes["gene_id"]]),
         is_tf=grn.genes["is_tf"].to_numpy(),
-        in_prior=grn.in_prior,
+        chance=grn.pairs.chance,
         scores=kept,
         values=grn.sums["expression"],  # groups are cells
         u=grn.sums["u"] / len(grn),
@@ -199,7 +195,7 @@ def candidates(seen: Seen, model: sccafm.Model, edges: pd.DataFrame, targets: se
 
     def x(scores: np.ndarray, expression: np.ndarray) -> np.ndarray:
         level = fit.levels(expression)[edge % len(symbols)]
-        return fit.features(fit.row_quantiles(scores, edge), seen.in_prior.ravel()[edge], level)
+        return fit.features(fit.row_quantiles(scores, edge), seen.chance.ravel()[edge], level)
 
     regulator = symbols[seen.is_tf][edge // len(symbols)]
     single = [x(scores, values) for scores, values in zip(seen.scores[:-1], seen.values, strict=False)]
@@ -208,31 +204,29 @@ def candidates(seen: Seen, model: sccafm.Model, edges: pd.DataFrame, targets: se
     return {"group": (group, y, regulator), "cell": cells}
 
 
-def read_truths(seen: list[Seen], model: sccafm.Model, edges: Path, networks: Path | None) -> dict[str, list[dict]]:
+def read_truths(seen: list[Seen], model: sccafm.Model, shared: Path, corpus: Path) -> dict[str, list[dict]]:
     """Candidates of each truth, over the data sets that it is looked at in; truths without one are absent."""
-    table = pd.read_csv(edges, low_memory=False)
-    if "ev_chip" not in table:
-        raise KeyError(
-            f"{edges} has no column ev_chip that marks edges with ChIP-seq evidence; it has {list(table.columns)}"
-        )
-    chip = table[table["ev_chip"] == 1].set_axis(["source", "target", *table.columns[2:]], axis=1)
-    studied = chip["source"].value_counts()
-    chip = chip[chip["source"].isin(studied.index[studied >= 50])]
-    truths = {"DoRothEA ChIP": [candidates(s, model, chip, None) for s in seen if s.scores is not None]}
-    present = {s.name for s in seen}
-    for name, (data, network) in BEELINE.items():
-        if networks is None or data not in present:
-            print(f"confidence: {name} is left out; it needs --truths and {data}.h5ad in the corpus")
+    orthologs = pd.read_csv(shared / "resources/homologous.csv.gz")
+    truths = {}
+    for name, truth in selection_panel(shared, corpus).items():
+        if truth.kind not in UNSEEN or name.startswith("ENCODE"):
             continue
-        found = pd.read_csv(networks / f"{network}.csv.gz").iloc[:, :2].set_axis(["source", "target"], axis=1)
-        found = found.apply(lambda column: column.str.upper())
-        genes = set(found.to_numpy().ravel())
-        truths[name] = [candidates(s, model, found, genes) for s in seen if s.name == data]
+        here = [s for s in seen if s.scores is not None and (truth.cells is None or s.name == truth.cells.stem)]
+        human = truth.in_human(orthologs)
+        edges = human.edges.apply(lambda column: column.str.upper())
+        targets = {str(gene).upper() for gene in human.targets}
+        found = [candidates(s, model, edges, targets) for s in here]
+        if found := [table for table in found if table["group"][1].any()]:
+            truths[f"{truth.kind}: {name}"] = found
+        else:
+            print(f"confidence: {name} is left out; the corpus shows none of its edges")
     return truths
 
 
-def fit_confidence(truths: dict[str, list[dict]]) -> dict:
-    densities = dict(PUBLISHED_DENSITIES)
+def fit_confidence(truths: dict[str, list[dict]], model: sccafm.Model) -> dict:
+    """Slopes of both levels, and the base rate: the mean of the rates of binding and of response."""
+    rates = {question: fitted["base_rate"] for question, fitted in model.regulation.maps.items()}
+    base_rate = float(np.mean(list(rates.values())))
     fitted = {}
     for level in ("group", "cell"):
         cells = SINGLE if level == "cell" else 1
@@ -245,13 +239,11 @@ def fit_confidence(truths: dict[str, list[dict]]) -> dict:
                 f"confidence, {level}: {truth}: {len(table.y):,} candidates of {len(set(table.regulator))} regulators, "
                 f"share of true ones {table.y.mean():.4f}; AUROC of the score per regulator {table.auroc():.3f}"
             )
-        densities |= {truth: float(joined[truth].y.mean()) for truth in BEELINE if truth in joined}
-        base_rate = float(np.mean(list(densities.values())))
         fitted[level] = fit_slopes(joined, base_rate)
         shown = dict(zip(fit.FEATURES, np.round(fitted[level]["coefficients"], 3).tolist(), strict=True))
         print(f"confidence, {level}: {shown}")
-    print(f"confidence: base rate {base_rate:.3f}, the mean of { ({k: round(v, 3) for k, v in densities.items()}) }")
-    return fitted | {"base_rate": base_rate, "densities": densities}
+    print(f"confidence: base rate {base_rate:.3f}, the mean of { ({k: round(v, 3) for k, v in rates.items()}) }")
+    return fitted | {"base_rate": base_rate, "rates": rates}
 
 
 @dataclasses.dataclass
@@ -367,8 +359,7 @@ def quantiles(x: np.ndarray, weight: np.ndarray) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--edges", type=Path, required=True)
-    parser.add_argument("--truths", type=Path)
+    parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -376,7 +367,7 @@ def main() -> None:
     paths = sorted(options.corpus.glob("*.h5ad"))
     if not paths:
         raise FileNotFoundError(f"{options.corpus} holds no .h5ad file")
-    with_scores = {path.stem for path in paths[::EVERY]} | {data for data, _ in BEELINE.values()}
+    with_scores = {path.stem for path in paths[::EVERY]} | {Path(CELLS_OF_PROGENITORS).stem}
     bar = tqdm(paths, desc="looking", unit="file")
     seen = [look(path, model, path.stem in with_scores) for path in bar]
     paths_to = {name: find_release(options.model, None, False) / flat_name(name) for name in FITTED}
@@ -384,7 +375,7 @@ def main() -> None:
     ood, tensors = fit_ood(seen, model.vocabulary.size)
     content = {
         "weights_hash": model.weights_hash,
-        "confidence": fit_confidence(read_truths(seen, model, options.edges, options.truths)),
+        "confidence": fit_confidence(read_truths(seen, model, options.shared, options.corpus), model),
         "signs": fit_signs(seen, model),
         "ood": ood,
     }

@@ -20,7 +20,7 @@ import pandas as pd
 import sccafm
 from sccafm._io import write_json
 from sccafm.confidence.permutation import sample_cells
-from sccafm.grn.contexts import enrichment, load_entropy, matched_correlation, name_factor, where_active
+from sccafm.grn.contexts import enrichment, leading, load_entropy, matched_correlation, name_factor, where_active
 from sccafm.model.layout import find_files
 from sccafm.reference.tables import read_gene_sets
 
@@ -53,12 +53,12 @@ def name_contexts(seen: list, model: sccafm.Model, n_top: int = 10) -> dict:
     known = (types != "").to_numpy()
     in_tissues, in_types = where_active(context, tissues), where_active(context[known], types[known])
     load = np.mean([s.context.mean(0) for s in seen], axis=0)
+    own = leading(found["u"][read], n_top)
     factors = []
     for m in range(context.shape[1]):
-        u, v = found["u"][read, m], found["v"][read, m]
-        regulators, targets = (
-            [str(symbols[i]) for i in np.argsort(-x, kind="stable")[:n_top] if x[i] > 0] for x in (u, v)
-        )
+        v = found["v"][read, m]
+        regulators = [str(symbols[i]) for i in own[m]]
+        targets = [str(symbols[i]) for i in np.argsort(-v, kind="stable")[:n_top] if v[i] > 0]
         terms = enrichment(v, symbols, sets)
         name, evidence = name_factor(m, regulators, terms)
         factors.append(
@@ -74,7 +74,7 @@ def name_contexts(seen: list, model: sccafm.Model, n_top: int = 10) -> dict:
             }
         )
     entropy = load_entropy(load)
-    named = sum("gene set" not in f["evidence"] and "no regulator" not in f["evidence"] for f in factors)
+    named = sum("genes among its targets" in f["evidence"] for f in factors)
     print(
         f"contexts: {named} of {len(factors)} factors named by a gene set; entropy of the load {entropy:.3f} of the maximum"
     )

@@ -9,7 +9,16 @@ from scipy import stats
 
 import sccafm
 from sccafm import evaluate
-from sccafm.grn.contexts import enrichment, load_entropy, matched_correlation, name_factor, short_term, where_active
+from sccafm.grn.contexts import (
+    enrichment,
+    leading,
+    load_entropy,
+    matched_correlation,
+    name_factor,
+    names_nothing,
+    short_term,
+    where_active,
+)
 from sccafm.reference.tables import read_gene_sets
 
 GENES = pd.Index([f"G{i}" for i in range(40)])
@@ -40,12 +49,28 @@ def test_genes_without_weight_are_no_targets():
 def test_names_come_from_the_best_set_else_from_regulators():
     table = enrichment(np.linspace(1, 0, 40), GENES, SETS, n_top=10)
     name, evidence = name_factor(3, ["STAT1", "IRF1"], table)
-    assert name == "factor_003: first"
+    assert name == "factor_003: STAT1/IRF1, first"
     assert "8 of 8 genes among its targets, FDR" in evidence
     name, evidence = name_factor(3, ["STAT1", "IRF1", "MYC"], table.assign(fdr=0.2))
     assert name == "factor_003: STAT1/IRF1"
-    assert "no gene set is enriched" in evidence
+    assert "no gene set that tells a state is enriched" in evidence
     assert name_factor(3, [], table.iloc[:0])[0] == "factor_003"
+
+
+@pytest.mark.parametrize(
+    "term", ["Leishmania infection", "Eukaryotic Translation Elongation", "Respiratory electron transport"]
+)
+def test_sets_of_housekeeping_and_of_diseases_name_nothing(term):
+    table = enrichment(np.linspace(1, 0, 40), GENES, SETS, n_top=10)
+    renamed = pd.concat([table.head(1).assign(term=term), table.assign(fdr=0.01)], ignore_index=True)
+    assert name_factor(3, ["STAT1"], renamed)[0] == "factor_003: STAT1, first"
+    assert name_factor(3, ["STAT1"], renamed.head(1))[0] == "factor_003: STAT1"
+    assert not names_nothing("cellular response to tumor necrosis factor (GO:0071356)")
+
+
+def test_leading_rows_are_heavy_and_heavier_than_elsewhere():
+    weight = np.array([[0.5, 0.5, 0.5], [0.3, 0.0, 0.0], [0.1, 0.4, 0.1], [0.0, 0.0, 0.2]])
+    assert [rows.tolist() for rows in leading(weight, 2)] == [[1], [2], [3]]  # row 0 is a hub of every column
 
 
 def test_terms_are_shortened_at_a_word():

@@ -10,6 +10,15 @@ from scipy import stats
 
 MAX_FDR = 0.05  # a term above it names no factor
 N_TOP = 100  # targets of a factor that are tested against gene sets
+HOUSEKEEPING = (
+    "translation|ribosom|peptide chain|respirat|electron transport|oxidative phosphorylation|atp synthesis|mitochondri|chaperon|"
+    "protein folding|nonsense|srp-dependent|rrna|selenocysteine|proteasom|splic|mrna process|gene expression|metabolic process"
+)
+DISEASE = (
+    "infect|virus|viral|disease|cancer|leishmania|sars|hiv|influenza|tubercul|parkinson|alzheimer|huntington|diabet|leukemia|"
+    "carcinoma|tumou?r(?! necrosis)|melanoma|defective|disorder"
+)
+NAMES_NOTHING = re.compile(f"{HOUSEKEEPING}|{DISEASE}", re.IGNORECASE)
 ACRONYM = re.compile(r"\s*\((GO:\d+|R-HSA-\d+)\)$")
 
 
@@ -76,19 +85,39 @@ def short_term(term: str, most: int = 40) -> str:
     return text if len(text) <= most else text[: most + 1].rsplit(" ", 1)[0]
 
 
+def names_nothing(term: str) -> bool:
+    """Whether a gene set tells no state of a cell: housekeeping, which every cell has, or a disease or infection."""
+    return NAMES_NOTHING.search(term) is not None
+
+
 def name_factor(number: int, regulators: list[str], terms: pd.DataFrame) -> tuple[str, str]:
     """Short name of a factor and the evidence for it.
 
-    The best enriched gene set names it, else its strongest regulators; the number keeps names unique.
+    Its leading regulators name it, with the best enriched gene set where there is one that tells a state
+    (`names_nothing`); the number keeps names unique.
     """
     label = f"factor_{number:03d}"
-    if len(terms) and terms["fdr"].iloc[0] <= MAX_FDR:
-        best = terms.iloc[0]
+    if not regulators:
+        return label, "no regulator uses it"
+    label = f"{label}: {'/'.join(regulators[:2])}"
+    telling = terms[(terms["fdr"] <= MAX_FDR) & ~terms["term"].map(names_nothing).astype(bool)] if len(terms) else terms
+    if len(telling):
+        best = telling.iloc[0]
         evidence = f"{best['term']}: {best['overlap']} of {best['size']} genes among its targets, FDR {best['fdr']:.1e}"
-        return f"{label}: {short_term(best['term'])}", evidence
-    if regulators:
-        return f"{label}: {'/'.join(regulators[:2])}", "its strongest regulators; no gene set is enriched"
-    return label, "no regulator uses it"
+        return f"{label}, {short_term(best['term'])}", evidence
+    return label, "its leading regulators; no gene set that tells a state is enriched"
+
+
+def leading(weight: np.ndarray, n_top: int = 10) -> list[np.ndarray]:
+    """Rows that belong to each column more than to others, the first ones first: N M -> M arrays of positions.
+
+    Ranked by ``w log(w / mean)``: heavy in the column, and heavier there than in the mean column.
+    """
+    mean = weight.mean(1, keepdims=True)
+    ratio = np.divide(weight, mean, out=np.ones_like(weight), where=mean > 0)
+    own = weight * np.log(np.maximum(ratio, 1e-12))
+    order = np.argsort(-own, axis=0, kind="stable")[:n_top]
+    return [column[own[column, m] > 0] for m, column in enumerate(order.T)]
 
 
 def where_active(context: np.ndarray, labels: pd.Series, n_top: int = 3) -> list[list[tuple[str, float]]]:
