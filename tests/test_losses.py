@@ -6,7 +6,7 @@ import pytest
 import torch
 from making import random_sfm, random_tokens, random_vgae
 
-from sccafm.losses.structure import dag_penalty, divergence, elbo, prior_loss, sparsity
+from sccafm.losses.structure import dag_penalty, divergence, elbo, pair_gap, prior_loss, sparsity, state_gap
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
 from sccafm.types import Factors
 
@@ -194,3 +194,36 @@ def test_divergence_has_a_finite_gradient_where_scores_are_zero():
     scores = torch.zeros(2, 4, 6, requires_grad=True)
     divergence(4 * uniform(2, 4, 6), scores, pairs_of(4, 6)).backward()
     assert torch.isfinite(scores.grad).all()
+
+
+def test_gap_of_pairs_equals_a_loop_and_no_level_lowers_it():
+    evidence, scores = 4 * uniform(2, 4, 6) - 2, uniform(2, 4, 6, seed=1)
+    gaps = []
+    for c in range(2):
+        gap = [[float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-6) for j in range(6)] for i in range(4)]
+        rows, columns = [sum(row) / 6 for row in gap], [sum(column) / 4 for column in zip(*gap, strict=True)]
+        mean = sum(rows) / 4
+        gaps += [(gap[i][j] - rows[i] - columns[j] + mean) ** 2 for i in range(4) for j in range(6)]
+    assert float(pair_gap(evidence, scores)) == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)
+    levels = scores * (5 * uniform(2, 4, 1, seed=2)).exp() * (5 * uniform(2, 1, 6, seed=3)).exp()
+    assert float(pair_gap(evidence, levels, 0.0)) == pytest.approx(float(pair_gap(evidence, scores, 0.0)), rel=1e-4)
+    assert float(pair_gap(evidence, evidence.exp(), 0.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_gap_of_states_sees_only_what_differs_between_cells():
+    evidence, scores = 4 * uniform(3, 4, 6) - 2, uniform(3, 4, 6, seed=1)
+    mean = [
+        [
+            sum(float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-4) for c in range(3)) / 3
+            for j in range(6)
+        ]
+        for i in range(4)
+    ]
+    gaps = [
+        (float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-4) - mean[i][j]) ** 2
+        for c in range(3) for i in range(4) for j in range(6)
+    ]  # fmt: skip
+    assert float(state_gap(evidence, scores)) == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)
+    shared = scores * (3 * uniform(1, 4, 6, seed=2)).exp()  # the same for all cells
+    assert float(state_gap(evidence, shared, 0.0)) == pytest.approx(float(state_gap(evidence, scores, 0.0)), rel=1e-4)
+    assert float(state_gap(evidence[:1], scores[:1])) == 0  # one cell differs from nothing

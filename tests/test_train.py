@@ -374,6 +374,15 @@ def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
         assert trained | {id(genes)} == {id(p) for p in trainer.parameters()}
 
 
+def test_contexts_that_are_not_held_learn_the_programmes(data, begun, tmp_path):
+    free = settings(data, tmp_path / "run", init=begun, steps=1, hold_contexts=False)
+    held = dataclasses.replace(free, hold_contexts=True, run=tmp_path / "held")
+    for config in (free, held):
+        train_sfm(config)
+    without, kept = (pd.read_csv(config.run / "log.csv")["context"][0] for config in (free, held))
+    assert abs(without - kept) > 0.01
+
+
 def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, lexicon):
     sfm = random_sfm(lexicon.vocabulary.size, lexicon.conditions.size)
     trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(lexicon)).eval()

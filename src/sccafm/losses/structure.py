@@ -136,6 +136,24 @@ def pair_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-6) -> Tensor:
     return (without_levels(evidence) - without_levels((scores + floor).log())).square().mean()
 
 
+def state_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-4) -> Tensor:
+    """Mean squared gap between what makes each cell differ from the mean cell of its batch, in log scores and in evidence.
+
+    What all cells share cancels, so that only a network that follows the cell can lower it.
+
+    Parameters
+    ----------
+    evidence
+        C T G, log-odds.
+    scores
+        C T G, not negative.
+    floor
+        Scores far below it are all alike.
+    """
+    found = (scores + floor).log()
+    return ((evidence - evidence.mean(0)) - (found - found.mean(0))).square().mean()
+
+
 def without_levels(x: Tensor) -> Tensor:
     """Matrices less the means of their rows and of their columns: ... T G."""
     return x - x.mean(-1, keepdim=True) - x.mean(-2, keepdim=True) + x.mean((-2, -1), keepdim=True)

@@ -19,9 +19,11 @@ class LossWeights:
     """The same within each regulator, every regulator counting alike."""
     pair: float = 0.1
     """Mean squared gap between log scores and evidence, both without the levels of regulators and targets."""
-    context: float = 0.8
+    state: float = 0.3
+    """Mean squared gap between what makes a cell differ from the others of its batch, in log scores and in the evidence."""
+    context: float = 1.5
     """Divergence of a cell's context from the programmes of the corpus that it belongs to; with init, from its context
-    under the model to start from."""
+    under the model to start from (see hold_contexts)."""
     prior: float = 0.02
     """The published prior loss, on the highest-scoring edges."""
     elbo: float = 0.02
@@ -195,7 +197,9 @@ class TrainSFM(RunConfig):
     """File of regulators, a symbol a line, whose prior edges training never sees: to judge what it learned beyond them."""
     regulation: Path | None = None
     """Folder with the regulation.json and regulation.safetensors to be taught by; absent: the release's."""
-    programme_share: float = 0.4
+    hold_contexts: bool = True
+    """With init: hold contexts where they were, so that factors keep their names; else they learn the programmes."""
+    programme_share: float = 0.6
     """Share of a cell's context that follows its programmes; the rest is asked to be even over the factors."""
     gene_vectors: Literal["known", "random"] = "known"
     """"known": new weights start from what is known of the genes; "random": from chance, for ablations."""
@@ -230,6 +234,11 @@ class TrainEFM(RunConfig):
     weights: EFMWeights = field(default_factory=EFMWeights)
     views: Views = field(default_factory=Views)
     efm: CausalEFMConfig = field(default_factory=CausalEFMConfig)
+
+
+def holds_contexts(config: TrainSFM) -> bool:
+    """Whether a trained model goes on whose contexts keep the meaning that they have."""
+    return config.init is not None and config.hold_contexts
 
 
 def read_config(path: Path, kind: type = TrainSFM):

@@ -10,8 +10,10 @@ from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
 from sccafm.data.tokenizer import tokenize
+from sccafm.model.layout import find_files, find_release
+from sccafm.model.weights import read_sections
 from sccafm.reference.bundle import Lexicon
-from sccafm.train.config import RunConfig
+from sccafm.train.config import RunConfig, holds_contexts
 from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
 from sccafm.train.programmes import fit_programmes
 from sccafm.train.stream import Memory, Stream
@@ -87,8 +89,8 @@ class Corpus:
             return
         self.breadth = breadth(self.files, lexicon.vocabulary.size)
         self.profiles = gene_profiles(self.source.samples(), lexicon.vocabulary.size, config.seed)
-        if config.weights.context and config.init is None:  # a trained model's contexts keep the meaning they have
-            samples, size = self.source.samples(), config.sfm.num_factors
+        if config.weights.context and not holds_contexts(config):
+            samples, size = self.source.samples(), number_of_factors(config)
             self.programmes = fit_programmes(samples, self.profiles, self.usual, size, config.seed)
 
     def __repr__(self) -> str:
@@ -130,6 +132,14 @@ class Corpus:
             programme = torch.from_numpy(self.programmes.assign(dataset, cells))
             programme = share * programme + (1 - share) / programme.shape[1]
         return Batch(tokens, activity, programme, dataset.name)
+
+
+def number_of_factors(config: RunConfig) -> int:
+    """Of the model to start from, where there is one."""
+    if config.init is None:
+        return config.sfm.num_factors
+    file = find_files(find_release(config.init, None, False), required=("sfm_config",))["sfm_config"]
+    return read_sections(file, "sfm")["sfm"]["num_factors"]
 
 
 def draw_tokens(

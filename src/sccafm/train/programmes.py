@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sccafm.train.files import DataSet, per_ten_thousand
 
 CELLS_PER_DATASET = 400
-SHARPNESS = 12.0  # of the softmax over cosines: some eight programmes share a cell
+SHARPNESS = 24.0  # of the softmax over cosines: a few of 256 programmes share a cell
 
 
 @dataclass(frozen=True, eq=False)

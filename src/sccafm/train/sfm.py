@@ -21,7 +21,7 @@ from sccafm.reference.genes import Vocabulary
 from sccafm.reference.regulation import Regulation, read_regulation
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
-from sccafm.train.config import TrainSFM, default_sfm, default_vgae
+from sccafm.train.config import TrainSFM, default_sfm, default_vgae, holds_contexts
 from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.evidence import Evidence
 from sccafm.train.run import Kind, train, warn_ignored
@@ -38,7 +38,7 @@ class Trainer(nn.Module):
         super().__init__()
         self.config, self.sfm, self.vgae, self.evidence = config, sfm, vgae, evidence
         self.begun = None
-        if config.init is not None and config.weights.context:
+        if holds_contexts(config) and config.weights.context:
             begun = copy.deepcopy(sfm).eval().requires_grad_(False)
             self.begun = (begun,)  # in a tuple: it is neither trained nor saved nor shared out between processes
         sfm.embedding.gene_embedding.weight.requires_grad_(not sfm.config.freeze_loaded_gene_embeddings)
@@ -61,6 +61,7 @@ class Trainer(nn.Module):
             "cell": losses.divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten()),
             "regulator": losses.divergence(evidence, scores, is_pair),
             "pair": losses.pair_gap(evidence, scores),
+            "state": losses.state_gap(evidence, scores),
             "context": self.context(factors, batch),
             "prior": losses.prior_loss(scores, known, torch.ones_like(scores, dtype=torch.bool), 512, 5.0, 0.1),
             "elbo": elbo / len(genes),
@@ -233,7 +234,7 @@ def write_model(
         network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
     save_sfm(folder / "models", *networks)
-    if config.init is not None and config.weights.context:
+    if holds_contexts(config) and config.weights.context:
         carry_contexts(files, folder)
     write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)
 
