@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import sccafm
 from sccafm.data.matrix import find_matrix
 from sccafm.data.neighbors import smoothed
 
@@ -49,3 +50,12 @@ def test_equal_cells_are_their_own_first_neighbours(cells):
 def test_more_neighbours_than_cells_are_refused(cells, k):
     with pytest.raises(ValueError, match=rf"neighbors must be 0, or from 2 to the number of cells \(40\), got {k}"):
         smoothed(find_matrix(cells, None, "auto"), np.arange(30), k)
+
+
+def test_networks_of_means_of_cells_say_so_and_differ(tiny_model, toy_adata):
+    grns = [sccafm.infer_grn(toy_adata, tiny_model, neighbors=k, null_cells=0, progress=False) for k in (0, 4)]
+    assert [grn.params["run"]["neighbors"] for grn in grns] == [0, 4]
+    cell = toy_adata.obs_names[0]
+    assert not grns[0][cell].equals(grns[1][cell])
+    with pytest.raises(ValueError, match="neighbors must be 0, or from 2"):
+        sccafm.infer_grn(toy_adata, tiny_model, neighbors=1, progress=False)

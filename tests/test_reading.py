@@ -350,11 +350,11 @@ WIDE = ["SPI1", "GATA1", "LYZ", "CD14", "ACTB", "CD74", "CST3", "B2M"]
 
 @pytest.fixture
 def wide():
-    """Two regulators, one of them seen in one of 100 cells, and six other genes, the last never seen."""
-    values = np.random.default_rng(1).poisson(20, (100, 8)).astype(float)
+    """Two regulators, one of them seen in one of 300 cells, and six other genes, the last never seen."""
+    values = np.random.default_rng(1).poisson(20, (300, 8)).astype(float)
     values[1:, 1] = 0
     values[:, 7] = 0
-    return data(WIDE, 100, values)
+    return data(WIDE, 300, values)
 
 
 def test_regulators_that_are_seen_and_variable_genes_are_chosen(reading, wide):
@@ -362,6 +362,16 @@ def test_regulators_that_are_seen_and_variable_genes_are_chosen(reading, wide):
     assert found.names[found.is_tf].tolist() == ["SPI1"]
     assert (~found.is_tf).sum() == 3
     assert "B2M" not in found.names
+    often = wide.copy()
+    often.X[:3, 1] = 1  # 1 % of the cells
+    assert reading(often, n_top_genes=3).is_tf.sum() == 2
+
+
+@pytest.mark.parametrize(("seen", "n_regulators"), [(9, 1), (10, 2)])
+def test_ten_cells_are_enough_for_a_regulator_among_many(reading, seen, n_regulators):
+    values = np.random.default_rng(1).poisson(20, (2000, 8)).astype(float)
+    values[seen:, 1] = 0
+    assert reading(data(WIDE, 2000, values), n_top_genes=3).is_tf.sum() == n_regulators
 
 
 def test_regulators_that_were_asked_for_are_kept_however_rare(reading, wide):

@@ -56,6 +56,8 @@ class Infer:
     """Keep what every score can be computed from."""
     null_cells: int = 32
     """Permuted cells that q-values compare with; 0: none."""
+    neighbors: int = 0
+    """Read each cell as the mean of this many nearest cells; 0: as it is."""
     device: str = "auto"
 
 
@@ -156,7 +158,7 @@ def run_infer(options: Infer) -> None:
     import sccafm
 
     adata = read_cells(options.input, backed="r")
-    settings = settings_of(options, ("regulators", "top_k", "min_weight", "null_cells", "keep_factors"))
+    settings = settings_of(options, ("regulators", "top_k", "min_weight", "null_cells", "neighbors", "keep_factors"))
     with contextlib.redirect_stdout(sys.stderr):  # the receipt is progress, not the result
         grn = sccafm.infer_grn(adata, options.model, store=options.out, **settings)
     print(f"{grn}\nwritten to {options.out}; read it with sccafm.read_grn({str(options.out)!r})")

@@ -11,7 +11,8 @@ from sccafm.data.options import InputOptions
 from sccafm.reference.bundle import Lexicon
 from sccafm.reference.genes import LOST, GeneMatch, spell
 
-MIN_REGULATOR_SHARE = 0.02  # a regulator seen in fewer cells is left out unless it is asked for
+# A regulator seen in fewer cells than both is left out unless it is asked for: lineage regulators are often seen in few.
+REGULATOR_CELLS, REGULATOR_SHARE = 10, 0.01
 
 
 def find_regulators(
@@ -48,8 +49,8 @@ def choose_genes(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Positions of the genes to read, in file order, and the names of `genes` that were not found.
 
-    A list of names is taken as far as its genes are there. Otherwise the regulators seen in at least `MIN_REGULATOR_SHARE` of the cells
-    (all of them where they were asked for by name) and the most variable other genes; a data set that holds no more
+    A list of names is taken as far as its genes are there. Otherwise the regulators seen in at least `REGULATOR_CELLS` cells or
+    `REGULATOR_SHARE` of them (all of them where they were asked for by name) and the most variable other genes; a data set that holds no more
     than `n_top_genes` genes is taken whole.
     """
     genes, n_top_genes, asked = options.genes, options.n_top_genes, not isinstance(options.regulators, str)
@@ -59,7 +60,8 @@ def choose_genes(
         return kept, ()
     if n_top_genes < 1:
         raise ValueError(f"n_top_genes must be a positive number or None for every gene, got {n_top_genes}")
-    seen = survey.detected[kept] >= (0 if asked else max(1, MIN_REGULATOR_SHARE * survey.n_cells))
+    least = max(1, min(REGULATOR_CELLS, REGULATOR_SHARE * survey.n_cells))
+    seen = survey.detected[kept] >= (0 if asked else least)
     acting = kept[is_tf[kept] & seen]
     others = kept[~is_tf[kept] & (survey.detected[kept] > 0)]
     return np.sort(np.concatenate([acting, variable_genes(survey, others, n_top_genes)])), ()

@@ -17,6 +17,7 @@ from sccafm.confidence.permutation import NULL_CELLS, CellTest, Null
 from sccafm.confidence.unusual import out_of_distribution
 from sccafm.data.groups import find_groups, kept_obs
 from sccafm.data.input import DEFAULTS, Reading, prepare
+from sccafm.data.neighbors import smoothed
 from sccafm.data.options import InputOptions
 from sccafm.data.tokenizer import tokenize
 from sccafm.grn.annotation import annotate, can_annotate
@@ -50,6 +51,7 @@ def infer_grn(
     min_weight: float | None = None,
     keep_factors: bool = False,
     null_cells: int = NULL_CELLS,
+    neighbors: int = 0,
     store: str | Path | None = None,
     batch_size: int | str = "auto",
     device: str = "auto",
@@ -72,7 +74,8 @@ def infer_grn(
         "dna_binding": DNA-binding transcription factors of the species' list. "all": also cofactors and other
         regulators of the list. Or names, which may be any genes of the vocabulary.
     genes
-        Names of the genes to read; unknown ones are listed and left out. None: the regulators that are seen in at least 2 % of the cells and the
+        Names of the genes to read; unknown ones are listed and left out. None: the regulators that are seen in at least
+        10 cells or 1 % of them and the
         `n_top_genes` most variable other genes; data of at most `n_top_genes` genes are taken whole.
     n_top_genes
         None: every gene that the vocabulary holds.
@@ -97,6 +100,9 @@ def infer_grn(
     null_cells
         Permuted cells of the data set that `qvalue` compares with, at least 8; each costs as much as a cell. 0: no
         q-values (NaN).
+    neighbors
+        Read each cell as the mean of this many nearest cells, itself among them (15 is usual), where single cells hold too few
+        molecules to tell their state. Other cells then change a cell's answer. 0: each cell as it is.
     store
         Folder to which edges go while cells are read: memory then stays flat in the number of cells. An
         interrupted run resumes after the last complete chunk (500 cells; a few chunks with many groups) when called again.
@@ -144,10 +150,12 @@ def infer_grn(
     check_key(key_added)
     model = as_model(model, device)
     reading = prepare(adata, model, options)
+    if neighbors:
+        reading = replace(reading, matrix=smoothed(reading.matrix, reading.columns, neighbors))
     groups = find_groups(adata, groupby)
     if progress:
         logger.info(reading.receipt)
-    run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors, null_cells)
+    run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors, null_cells, neighbors)
     params = parameters(model, reading, run)
     sample = read_sample(reading)
     null = find_null(model, reading, sample, null_cells)

@@ -22,6 +22,7 @@ def run_card(
     min_weight: float | None,
     keep_factors: bool,
     null_cells: int,
+    neighbors: int,
 ) -> dict:
     """What makes two runs the same: a store takes parts of one run only."""
     return {
@@ -36,6 +37,7 @@ def run_card(
         "min_weight": None if min_weight is None else float(min_weight),
         "keep_factors": keep_factors,
         "null_cells": int(null_cells),
+        "neighbors": int(neighbors),
         "calibration": digest(json.dumps(card(model.calibration), sort_keys=True)),
         "device": model.device.type,
     }
