@@ -26,7 +26,7 @@ import sccafm
 from sccafm import evaluate
 from sccafm.grn.contexts import load_entropy
 from sccafm.train import LossWeights, TrainSFM, train_sfm
-from sccafm.train.config import EvidenceWeights, default_sfm
+from sccafm.train.config import default_sfm
 
 CELLS = 200  # of each truth's set
 TARGETS = 1500  # of each truth
@@ -38,7 +38,6 @@ TRUTHS = (
     "Th17 knock-out",
 )  # of the selection panel, by which a design is chosen
 TYPED = "pbmc_facs_zheng"  # of the corpus, for the agreement of cells of one type
-EVIDENCE = EvidenceWeights(breadth=0.5, activity=0.2)  # for all rows: the defaults when the first of them was measured
 PUBLISHED = {"cell": 0.0, "regulator": 0.0, "context": 0.0, "prior": 1.0, "elbo": 1.0, "dag": 0.01, "sparsity": 0.001}
 
 
@@ -71,7 +70,6 @@ def train(name: str, changes: dict, options) -> Path:
         steps=options.steps,
         validate_every=options.steps,
         weights=weights,
-        evidence=EVIDENCE,
         **given,
     )
     train_sfm(config, progress=False)
@@ -125,8 +123,7 @@ def page(rows: dict[str, dict], steps: int) -> str:
             "none of them says what the bundled model is worth. Swap test, AUROC per regulator and pooled AUPRC ratio are means over truths of "
             f"a kind ({', '.join(TRUTHS)}), which judge no finished model, on {CELLS} cells of each set; load entropy is a share of the maximum; "
             f"type agreement is how often two cells of a type of {TYPED} share more of their strongest edges than two cells of different "
-            "types; the last columns are two loss terms on held-out cells of the corpus. The evidence weighs the breadth of a "
-            f"target {EVIDENCE.breadth} and its activity {EVIDENCE.activity}, less than by default; its terms have rows of their own in "
+            "types; the last columns are two loss terms on held-out cells of the corpus. The terms of the evidence have rows of their own in "
             "[evidence.md](evidence.md).",
             table(frame),
             *([f"Not run: {', '.join(absent)}."] if absent else []),

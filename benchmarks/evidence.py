@@ -4,12 +4,10 @@
 
 FOLDER holds the training cells, DATASETS networks/*.csv.gz. RUN is the folder of a training run on FOLDER,
 whose surveys are used again. Each row takes one term away; the formula sees the average of a set's cells. A model that reads one
-cell is not expected to reach what the formula knows: the rows after them say where it does not, and the last one whether a rule
-for the levels of regulators does better.
+cell is not expected to reach what the formula knows: the last row says how far it comes.
 """
 
 import argparse
-import copy
 import dataclasses
 import json
 import tempfile
@@ -22,7 +20,6 @@ import pandas as pd
 import torch
 from panel import PanelTruth, sampled
 from selection_panel import selection_panel
-from sklearn.linear_model import LogisticRegression
 
 import sccafm
 from sccafm import evaluate
@@ -32,9 +29,9 @@ from sccafm.evaluate.markdown import markdown_table
 from sccafm.reference.bundle import Lexicon
 from sccafm.train.config import EvidenceWeights, TrainSFM
 from sccafm.train.corpus import Corpus
-from sccafm.train.evidence import Evidence, ablations, standardised
+from sccafm.train.evidence import Evidence, ablations
 
-METRICS = ("auroc", "auprc_ratio")
+METRICS = ("swap", "auroc", "auprc_ratio")
 TRUTH_CELLS, MODEL_CELLS = 7000, 300  # of each set: for the formula, and for the model
 TRUTHS = ("mHSC-E ChIP", "mHSC-GM ChIP")  # of the selection panel
 
@@ -46,10 +43,8 @@ def shown(adata: ad.AnnData, lexicon: Lexicon, corpus: Corpus) -> tuple[pd.Index
     level = np.log1p(np.expm1(values).mean(0))
     usual = corpus.usual[reading.species][reading.gene_ids]
     tokens, acts = torch.from_numpy(reading.gene_ids), torch.from_numpy(reading.is_tf)
-    detection, activity = (values > 0).mean(0), level / (level + usual)
-    detection, activity = (torch.from_numpy(x.astype(np.float32))[None] for x in (detection, activity))
-    arguments = {"regulators": tokens[acts], "genes": tokens, "acts": acts}
-    return pd.Index(reading.names), arguments | {"detection": detection, "activity": activity}
+    activity = torch.from_numpy((level / (level + usual)).astype(np.float32))[None]
+    return pd.Index(reading.names), {"regulators": tokens[acts], "genes": tokens, "acts": acts, "activity": activity}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,78 +78,26 @@ def read_cases(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace)
     return {name: case(panel[name], corpus, model) for name in TRUTHS}
 
 
-def standing(evidence: Evidence, arguments: dict[str, torch.Tensor]) -> np.ndarray:
-    """Degree in the prior and detection of the regulators, as the formula sees them: T 2."""
-    degree = standardised(evidence.degree[arguments["regulators"]][None])[0]
-    return torch.stack([degree, standardised(arguments["detection"])[0, arguments["acts"]]], 1).numpy()
-
-
-def fit_levels(cases: list[Case], evidence: Evidence) -> np.ndarray:
-    """What degree and detection of a regulator count beside the model's log score: 2.
-
-    Logistic regression with an intercept for each truth.
-    """
-    rows = []
-    for k, one in enumerate(cases):
-        own = one.own.sub(one.own.mean(axis=1), axis=0).to_numpy()
-        true = pd.crosstab(one.edges["source"], one.edges["target"])
-        true = true.reindex(index=one.regulators, columns=one.names, fill_value=0).to_numpy() > 0
-        is_pair = true.any(1)[:, None] & (one.regulators.to_numpy()[:, None] != one.names.to_numpy())
-        row, column = np.nonzero(is_pair)
-        intercept = np.zeros((len(row), len(cases)))
-        intercept[:, k] = 10.0  # hardly shrunk
-        rows.append(
-            (np.column_stack([own[row, column], standing(evidence, one.arguments)[row], intercept]), true[row, column])
-        )
-    x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    score, *others = LogisticRegression(fit_intercept=False, max_iter=1000).fit(x, y).coef_[0, :3]
-    return np.array(others) / score
-
-
-def exchanged(formula: pd.DataFrame, own: pd.DataFrame, rule: np.ndarray) -> dict[str, pd.DataFrame]:
-    """The model's network (log scores), and the networks that it makes with the formula and with a rule for regulators.
-
-    One ranks the targets of each regulator, the other says how strong the regulators are: the mean of their log scores.
-    """
-    level = {"formula": formula.mean(axis=1), "model": own.mean(axis=1)}
-    within = {"formula": formula.sub(level["formula"], axis=0), "model": own.sub(level["model"], axis=0)}
-    return {
-        "the model": own,
-        "targets by the model, regulators by the formula": within["model"].add(level["formula"], axis=0),
-        "targets by the formula, regulators by the model": within["formula"].add(level["model"], axis=0),
-        "targets by the model, regulators by a fitted rule": within["model"].add(rule, axis=0),
-    }
-
-
 def taught(model: sccafm.Model) -> EvidenceWeights:
     """The weights of the model's last training run, which its card tells."""
     card = model.files["model_card"].read_text()
     return EvidenceWeights(**json.loads(card.split("```json\n")[1].split("```")[0])["evidence"])
 
 
-def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> pd.DataFrame:
-    """Rows: the whole formula, then each without one term, then the model beside it; columns: truth and metric."""
+def judge(model: sccafm.Model, corpus: Corpus, options: argparse.Namespace) -> pd.DataFrame:
+    """Rows: the whole formula, then each without one term, then the model; columns: truth and metric."""
     weights = {"everything": EvidenceWeights()} | {
         f"without {name}": left for name, left in ablations(EvidenceWeights()).items()
     }
     if taught(model) != EvidenceWeights():
         weights["everything, as the model was last taught"] = taught(model)
-    formulas = {}
-    for name, left in weights.items():
-        if name != "everything" and left.affinity:  # affinity, which takes its time to fit, is the same
-            formulas[name] = copy.copy(formulas["everything"])
-            formulas[name].weights = left
-        else:
-            formulas[name] = Evidence(left, model.lexicon, corpus.breadth, corpus.profiles, seed=0)
-    whole, cases = formulas["everything"], read_cases(corpus, model, options)
-    weight = fit_levels(list(cases.values()), whole)
-    print(f"levels of regulators: log score + {weight[0]:.2f} degree + {weight[1]:.2f} detection")
+    formulas = {name: Evidence(left, model.lexicon, model.regulation) for name, left in weights.items()}
     columns = {}
-    for title, one in cases.items():
+    for title, one in read_cases(corpus, model, options).items():
         ends = one.regulators, one.names
         scores = {name: pd.DataFrame(f(**one.arguments)[0].numpy(), *ends) for name, f in formulas.items()}
         first = scores.pop("everything")
-        scores |= exchanged(first, one.own, pd.Series(standing(whole, one.arguments) @ weight, one.regulators))
+        scores["the model"] = one.own
         report = evaluate.network(
             first, one.edges, adata=one.adata[:, one.names], baselines=scores, n_bootstrap=2, name="everything"
         ).to_frame()
@@ -165,9 +108,9 @@ def judge(corpus: Corpus, model: sccafm.Model, options: argparse.Namespace) -> p
 
 
 def table(found: pd.DataFrame) -> str:
-    """Markdown: AUROC per regulator / pooled AUPRC ratio."""
-    cells = {title: (found[title, "auroc"], found[title, "auprc_ratio"]) for title in TRUTHS}
-    rows = ([m, *(f"{auroc[m]:.3f} / {ratio[m]:.2f}" for auroc, ratio in cells.values())] for m in found.index)
+    """Markdown: swap test / AUROC per regulator / pooled AUPRC ratio."""
+    cells = {title: [found[title, metric] for metric in METRICS] for title in TRUTHS}
+    rows = ([m, *(" / ".join(f"{values[m]:.3f}" for values in three) for three in cells.values())] for m in found.index)
     return markdown_table(["evidence", *cells], rows)
 
 
@@ -183,16 +126,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Corpus(TrainSFM(data=options.corpus, run=options.surveys or Path(folder)), model.lexicon)
         try:
-            text = table(judge(corpus, model, options))
+            text = table(judge(model, corpus, options))
         finally:
             corpus.close()
     head = [
         "# What each term of the training evidence is worth",
-        "Written by `python benchmarks/evidence.py`; no figure is typed. AUROC per regulator / pooled AUPRC ratio of the "
+        "Written by `python benchmarks/evidence.py`; no figure is typed. Swap test / AUROC per regulator / pooled AUPRC ratio of the "
         "formula itself (`sccafm.train.evidence`) at its default weights, on truths of the selection panel, which judge no finished "
-        f"model. The last rows are the bundled model on up to {MODEL_CELLS} cells of each set, and what comes of one ranking each "
-        "regulator's targets and the other saying how strong the regulators are; the fitted rule reads the regulator's degree in the prior "
-        "and its detection, and was fitted to these truths.",
+        f"model. The last row is the bundled model on up to {MODEL_CELLS} cells of each set.",
     ]
     options.out.write_text("\n\n".join([*head, text]) + "\n")
     print(text)

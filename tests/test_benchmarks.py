@@ -122,7 +122,7 @@ def test_confidence_of_regulators_that_were_not_seen_is_calibrated(monkeypatch):
         regulator = np.repeat([f"{name}{i}" for i in range(60)], 200)
         own = np.repeat(rng.normal(0, 2, 60), 200)
         quantile = rng.uniform(0.001, 0.999, len(own))
-        x = features(quantile, np.zeros(len(own), bool), np.full(len(own), 0.5))
+        x = features(quantile, np.full(len(own), 0.5), np.full(len(own), 0.5))
         return calibrate.Candidates(x, rng.random(len(own)) < expit(own + 1.0 + np.log(quantile)), regulator, 1.0)
 
     fitted = calibrate.fit_slopes({name: truth(name) for name in "ab"}, 0.5)
