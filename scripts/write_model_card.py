@@ -50,12 +50,11 @@ LIMITS = """## Limits
 - The score ranks the edges of a cell. It is not a probability, and a missing edge is not evidence of absence. Confidence is
   one, for a stated share of real edges: see above.
 - Known edges come from literature-curated collections, which know much about few regulators: `in_prior` tells what the
-  model was told. Hubs of the literature (JUN, FOS, NFKB1, MYC) are hubs here.
-- No cell was labelled with its true network. The model was taught graded evidence (docs/training.md): how widely and how
-  strongly a target is expressed, how active a regulator is in cells like this one, what the prior holds. That is a sign of
+  model was told. Hubs of the literature (RELA, NFKB1, JUN) are hubs here, less than in the literature.
+- No cell was labelled with its true network. The model was taught graded evidence (docs/training.md): what an edge model of motifs,
+  ChIP-seq of other cells and curated edges says of the pair, how active both ends are in cells like this one. That is a sign of
   regulation, not a proof.
-- Contexts follow clusters of cell states of the corpus, softly: cells of one tissue differ in the shares of the factors more
-  than in which factor leads.
+- Contexts follow clusters of cell states of the corpus, softly.
 - The networks themselves have no sign: it comes from signed literature and the data's dependence (docs/edges.md).
 - The corpus is small and has mostly blood, immune, lung, gut and embryonic cells. Genes outside of the vocabulary
   (human protein-coding genes with a name) are not read; mouse genes are read through one-to-one orthologs.
@@ -173,6 +172,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--note", default="", help="a sentence on the training that the settings do not tell")
     parser.add_argument("--fitted", action="store_true", help="only what was fitted to the weights, after RUN is gone")
     options = parser.parse_args()
     if options.fitted:
@@ -210,8 +210,9 @@ How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchma
 
 ![Loss terms by step{gone}](curves.png)
 
-Gene vectors stand still in training: GO and Reactome membership, expression profiles of the corpus, the gene's usual levels,
-in how many data sets it is seen, and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST). Made by
+Gene vectors stand still in training: the gene as regulator and as target under the edge model (`regulation.safetensors`,
+[docs/edges.md](../docs/edges.md#binding-and-response)), expression profiles of the corpus, GO and Reactome membership, the gene's
+usual levels and popularity, and its degrees in the prior network ([OmniPath.csv](../OmniPath.csv): CollecTRI and TRRUST).{options.note and " " + options.note} Made by
 `python -m sccafm.train sfm` with these settings (`sccafm train sfm --help` says what they mean):
 
 ```json

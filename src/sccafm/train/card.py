@@ -21,7 +21,7 @@ LIMITS = """The score ranks the edges of a cell; it is not a probability, and a 
 come from the prior network that the model was trained on: `in_prior` tells which. How it ranks edges beside simple
 methods has to be measured: `sccafm.evaluate`."""
 # Sizes stand in sfm_config.json and efm_config.json; the rest says where a run took place.
-LEFT_OUT = ("sfm", "vgae", "efm", "data", "run", "init", "hold_out", "threads", "device", "machine")
+LEFT_OUT = ("sfm", "vgae", "efm", "data", "run", "init", "hold_out", "regulation", "threads", "device", "machine")
 
 
 def write_card(folder: Path, config: TrainSFM, sizes: SFMConfig, files: Sequence[File], bad: dict[Path, str]) -> None:
