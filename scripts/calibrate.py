@@ -44,7 +44,7 @@ from sccafm.model.layout import FITTED, find_release, flat_name
 from sccafm.train.corpus import LEAST_LEVEL
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from selection_panel import CELLS as CELLS_OF_PROGENITORS  # noqa: E402
+from selection_panel import CELLS as CELLS_OF_TRUTHS  # noqa: E402
 from selection_panel import selection_panel  # noqa: E402
 
 CELLS = 24  # of each data set
@@ -211,7 +211,7 @@ def read_truths(seen: list[Seen], model: sccafm.Model, shared: Path, corpus: Pat
     for name, truth in selection_panel(shared, corpus).items():
         if truth.kind not in UNSEEN or name.startswith("ENCODE"):
             continue
-        here = [s for s in seen if s.scores is not None and (truth.cells is None or s.name == truth.cells.stem)]
+        here = [s for s in seen if s.scores is not None and (truth.kind == "response" or s.name == truth.cells.stem)]
         human = truth.in_human(orthologs)
         edges = human.edges.apply(lambda column: column.str.upper())
         targets = {str(gene).upper() for gene in human.targets}
@@ -367,7 +367,7 @@ def main() -> None:
     paths = sorted(options.corpus.glob("*.h5ad"))
     if not paths:
         raise FileNotFoundError(f"{options.corpus} holds no .h5ad file")
-    with_scores = {path.stem for path in paths[::EVERY]} | {Path(CELLS_OF_PROGENITORS).stem}
+    with_scores = {path.stem for path in paths[::EVERY]} | {Path(name).stem for name in CELLS_OF_TRUTHS.values()}
     bar = tqdm(paths, desc="looking", unit="file")
     seen = [look(path, model, path.stem in with_scores) for path in bar]
     paths_to = {name: find_release(options.model, None, False) / flat_name(name) for name in FITTED}
