@@ -367,7 +367,7 @@ def main() -> None:
     paths = sorted(options.corpus.glob("*.h5ad"))
     if not paths:
         raise FileNotFoundError(f"{options.corpus} holds no .h5ad file")
-    with_scores = {path.stem for path in paths[::EVERY]} | {Path(name).stem for name in CELLS_OF_TRUTHS.values()}
+    with_scores = {path.stem for path in paths[::EVERY]} | {Path(name).stem for name, _ in CELLS_OF_TRUTHS.values()}
     bar = tqdm(paths, desc="looking", unit="file")
     seen = [look(path, model, path.stem in with_scores) for path in bar]
     paths_to = {name: find_release(options.model, None, False) / flat_name(name) for name in FITTED}

@@ -337,3 +337,11 @@ def test_warnings_point_at_the_line_of_the_caller(tiny_model, toy_adata):
     with pytest.warns(UserWarning, match="booleans") as caught:
         sccafm.infer_grn(toy_adata, tiny_model, progress=False, null_cells=0)
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_column_of_missing_values_alone_is_kept(toy_adata, tiny_model):
+    toy_adata.obs["nothing"] = pd.Categorical([None] * toy_adata.n_obs)
+    toy_adata.obs["some"] = pd.Categorical(["a", None] * (toy_adata.n_obs // 2) + [None] * (toy_adata.n_obs % 2))
+    grn = sccafm.infer_grn(toy_adata, tiny_model, null_cells=0, progress=False)
+    assert grn.obs["nothing"].isna().all()
+    assert grn.obs["some"].tolist()[0] == "a" and grn.obs["some"].isna().sum() == toy_adata.obs["some"].isna().sum()

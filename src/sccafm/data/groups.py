@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from sccafm._text import warn
@@ -111,6 +112,7 @@ def kept_obs(adata, key: str) -> pd.DataFrame:
             continue
         codes = column.astype("category").cat
         order = codes.categories.astype(str)
-        text = pd.Series(order.to_numpy()[codes.codes], index=obs.index).where(codes.codes.to_numpy() >= 0)
+        texts = np.append(order.to_numpy(dtype=object), None)  # the code of a missing value is -1, the last one
+        text = pd.Series(texts[codes.codes], index=obs.index)
         kept[str(name)] = text.astype(pd.CategoricalDtype(order.unique(), codes.ordered))
     return pd.DataFrame(kept, index=obs.index)
