@@ -6,6 +6,7 @@ DATASETS holds dev/*.h5ad and networks/*.csv.gz. Writes the table and models/rel
 """
 
 import argparse
+import json
 import warnings
 from pathlib import Path
 
@@ -112,6 +113,23 @@ def reliability(tables: dict[str, pd.DataFrame], base: float, path: Path) -> Non
     figure.savefig(path, dpi=80)
 
 
+def part_rows(model: sccafm.Model) -> list[dict]:
+    """What `scripts/train_edge_model.py` found on regulators that its maps did not see."""
+    judged = json.loads(model.files["regulation"].read_text())["judged"]
+    return [
+        {
+            "probability": question,
+            "base rate": f"{model.regulation.maps[question]['base_rate']:.3f}",
+            "calibration error": " / ".join(f"{half['calibration_error']:.3f}" for half in halves),
+            "AUROC per regulator": "; ".join(
+                f"{name} {' / '.join('-' if half['auroc'][name] is None else format(half['auroc'][name], '.3f') for half in halves)}"
+                for name in halves[0]["auroc"]
+            ),
+        }
+        for question, halves in judged.items()
+    ]
+
+
 # --- q-values
 
 
@@ -214,9 +232,8 @@ def main() -> None:
         f"Written by `python benchmarks/edges.py`; no figure is typed. Model {model.source}, weights "
         f"{model.weights_hash[:12]}.",
         "## Confidence",
-        f"Fitted to {', '.join(k for k in fitted['densities'] if k not in ('hESC', 'mESC'))} and DoRothEA's ChIP-seq "
-        f"edges, judged on the truths below. It assumes that a share of {fitted['base_rate']:.3f} of all candidates is "
-        f"real, the mean of {', '.join(f'{k} {v:.3f}' for k, v in fitted['densities'].items())}. Truths differ in that "
+        f"Fitted to truths of the selection panel, judged on the truths below. It assumes that a share of {fitted['base_rate']:.3f} of all candidates is "
+        f"real, the mean of {', '.join(f'{k} {v:.3f}' for k, v in fitted['rates'].items())}. Truths differ in that "
         "share more than in anything else, so no stored number can fit them all: the error with the truth's own share "
         "(`calibration.at_base_rate`) says whether the evidence is weighed rightly. Calibration error: mean gap over 15 "
         "bins of equal size.",
@@ -224,6 +241,10 @@ def main() -> None:
         f"All candidates of the four together: mean confidence {pooled['p'].mean():.3f}, true {pooled['y'].mean():.3f}, "
         f"calibration error {error(pooled['p'], pooled['y']):.3f}.",
         "![Reliability](../models/reliability.png)",
+        "## Binding and response",
+        "Calibration error of the two probabilities, over the truths of their kind in the selection panel, which weigh the same; each half of "
+        "the regulators is judged by maps that were fitted to the other, under an edge model that saw none of the held-out ones.",
+        markdown(part_rows(model)),
         "## Sign",
         f"TRRUST's {signs['held_out']['n_pairs']:,} signed pairs, each hidden (its sign, and what it adds to the "
         f"tendencies of its genes): precision {signs['held_out']['precision']:.3f} at coverage "

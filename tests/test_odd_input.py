@@ -227,7 +227,7 @@ def test_ambient_torch_state_changes_nothing(call, toy_adata, kind):
     with ambient(kind):
         found, adapted = call("infer", toy_adata.copy()), call("embed", toy_adata.copy(), adapt="1 epochs")
         sccafm.load(device="cpu")
-        tl.fit_head(toy_adata_with(vectors, toy_adata), "cell_type")
+        tl.fit_head(toy_adata_with(vectors, toy_adata), "cell_type", use_rep="X_sccafm")
     pd.testing.assert_frame_equal(found.to_frame(), grn.to_frame())
     pd.testing.assert_frame_equal(adapted.cells, vectors.cells)
 

@@ -379,6 +379,24 @@ def test_regulators_that_were_asked_for_are_kept_however_rare(reading, wide):
     assert found.names[found.is_tf].tolist() == ["GATA1"]
 
 
+def test_regulators_that_are_always_read_stand_beside_the_others(reading, wide):
+    found = reading(wide, n_top_genes=3, always=["gata1", "CD14"])
+    assert found.names[found.is_tf].tolist() == ["SPI1", "GATA1", "CD14"]
+    assert found.receipt.rare_regulators == ()
+    with pytest.warns(UserWarning, match="1 of always= are not in the data or not in the vocabulary: NOBODY"):
+        assert reading(wide, n_top_genes=3, always=["NOBODY"]).receipt.not_found == ("NOBODY",)
+    with pytest.raises(
+        ValueError, match=r"always must be a list of names, got the text 'GATA1'; write always=\['GATA1'\]"
+    ):
+        reading(wide, always="GATA1")
+
+
+def test_the_receipt_names_regulators_that_few_cells_show(reading, wide):
+    receipt = reading(wide, n_top_genes=3).receipt
+    assert receipt.rare_regulators == ("GATA1",)
+    assert r"left out 1 regulators that few cells show (always=[...] reads them): GATA1" in str(receipt)
+
+
 @pytest.mark.parametrize("n_top_genes", [None, 8, 2000])
 def test_small_data_are_taken_whole(reading, wide, n_top_genes):
     assert reading(wide, n_top_genes=n_top_genes).names.tolist() == WIDE

@@ -36,6 +36,8 @@ class Infer:
     """Column of obs whose groups get a mean network each."""
     regulators: str = "dna_binding"
     """"dna_binding" or "all"."""
+    always: tuple[str, ...] = ()
+    """Regulators to read however few cells show them."""
     genes: Path | None = None
     """Text file of the genes to read; absent: chosen by variation."""
     n_top_genes: int | None = 2000
@@ -158,7 +160,7 @@ def run_infer(options: Infer) -> None:
     import sccafm
 
     adata = read_cells(options.input, backed="r")
-    settings = settings_of(options, ("regulators", "top_k", "min_weight", "null_cells", "neighbors", "keep_factors"))
+    settings = settings_of(options, ("regulators", "always", "top_k", "min_weight", "null_cells", "neighbors", "keep_factors"))
     with contextlib.redirect_stdout(sys.stderr):  # the receipt is progress, not the result
         grn = sccafm.infer_grn(adata, options.model, store=options.out, **settings)
     print(f"{grn}\nwritten to {options.out}; read it with sccafm.read_grn({str(options.out)!r})")

@@ -67,6 +67,18 @@ def choose_genes(
     return np.sort(np.concatenate([acting, variable_genes(survey, others, n_top_genes)])), ()
 
 
+def always_read(match: GeneMatch, kept: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Positions of regulators that are read however few cells show them, and the names that were not found."""
+    if not len(names):
+        return np.zeros(0, dtype=int), ()
+    position = {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
+    missing = tuple(str(name) for name in names if spell(name) not in position)
+    if missing:
+        warn(f"{len(missing)} of always= are not in the data or not in the vocabulary: {listing(missing)}")
+    found = [position[spell(name)] for name in names if spell(name) in position]
+    return np.unique(np.array(found, dtype=int)), missing
+
+
 def named_genes(match: GeneMatch, kept: np.ndarray, genes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     position = {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
     wanted = {str(name): position.get(spell(name)) for name in genes}

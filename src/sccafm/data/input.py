@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm._text import listing, warn
-from sccafm.data.genes import choose_genes, find_regulators
+from sccafm.data.genes import always_read, choose_genes, find_regulators
 from sccafm.data.groups import obs_column
 from sccafm.data.matrix import KINDS, Matrix, Survey, find_matrix
 from sccafm.data.options import InputOptions
@@ -69,6 +69,7 @@ class Receipt:
     lost_regulators: tuple[str, ...]  # those of them that the species' list holds
     duplicates: tuple[str, ...]  # further columns for a gene that another column already gives
     not_found: tuple[str, ...]  # of genes=: neither in the data nor in the vocabulary
+    rare_regulators: tuple[str, ...]  # detected, but in too few cells to be read (always= reads them)
     n_used: int  # genes the model reads
     n_regulators: int
     conditions: Mapping[str, str]  # slot -> what was found
@@ -92,6 +93,11 @@ class Receipt:
             )
         if self.not_found:
             lines.append(f"did not find {len(self.not_found):,} of the genes asked for: {listing(self.not_found)}")
+        if self.rare_regulators:
+            lines.append(
+                f"left out {len(self.rare_regulators):,} regulators that few cells show (always=[...] reads them): "
+                f"{listing(self.rare_regulators)}"
+            )
         lines.append("conditions " + "; ".join(f"{slot}: {what}" for slot, what in self.conditions.items()))
         lines.append(f"used {self.n_used:,} genes, {self.n_regulators:,} of them as regulators")
         return "\n".join(f"sccafm: {line}" for line in lines)
@@ -160,7 +166,10 @@ def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
     check_known(match, columns)
     kept, duplicates = drop_duplicates(match, survey)
     is_tf, listed = find_regulators(match, kept, options.regulators, lexicon, species)
+    asked, not_there = always_read(match, kept, options.always)
+    is_tf[asked] = True
     chosen, not_found = choose_genes(match, kept, is_tf, survey, options)
+    chosen, not_found = np.union1d(chosen, asked), (*not_found, *not_there)
     if not is_tf[chosen].any():
         raise ValueError(
             f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(options.regulators)}); pass "
@@ -182,6 +191,9 @@ def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
         lost_regulators=tuple(name for key, name in spelled.items() if key in listed),
         duplicates=duplicates,
         not_found=not_found,
+        rare_regulators=tuple(
+            map(str, match.names[np.setdiff1d(kept[is_tf[kept] & (survey.detected[kept] > 0)], chosen)])
+        ),
         n_used=len(chosen),
         n_regulators=int(is_tf[chosen].sum()),
         conditions=condition_words,

@@ -11,6 +11,7 @@ class InputOptions:
     """What to read of an AnnData. `sccafm.infer_grn` describes each option; the defaults stand here alone."""
 
     regulators: str | Sequence[str] = "dna_binding"
+    always: Sequence[str] = ()
     genes: Sequence[str] | None = None
     n_top_genes: int | None = 2000
     layer: str | None = None
@@ -23,10 +24,9 @@ class InputOptions:
         n = self.n_top_genes
         if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer))):
             raise ValueError(f"n_top_genes must be a whole number or None for every gene, got {n!r}")
-        if isinstance(self.genes, str):
-            raise ValueError(
-                f"genes must be a list of names, got the text {self.genes!r}; write genes=[{self.genes!r}]"
-            )
+        for name, value in (("genes", self.genes), ("always", self.always)):
+            if isinstance(value, str):
+                raise ValueError(f"{name} must be a list of names, got the text {value!r}; write {name}=[{value!r}]")
         if not isinstance(self.condition_keys, Mapping | None):
             raise ValueError(
                 f'condition_keys maps slots to obs columns, e.g. {{"tissue": "organ"}}; got {self.condition_keys!r}'
@@ -42,4 +42,4 @@ class InputOptions:
 
 
 def _same(value: object, default: object) -> bool:
-    return value is default or (isinstance(value, str | int | np.integer) and value == default)
+    return value is default or (isinstance(value, str | int | np.integer | tuple) and value == default)

@@ -40,6 +40,7 @@ def infer_grn(
     *,
     groupby: str | None = None,
     regulators: str | Sequence[str] = DEFAULTS.regulators,
+    always: Sequence[str] = DEFAULTS.always,
     genes: Sequence[str] | None = None,
     n_top_genes: int | None = DEFAULTS.n_top_genes,
     layer: str | None = None,
@@ -73,6 +74,9 @@ def infer_grn(
     regulators
         "dna_binding": DNA-binding transcription factors of the species' list. "all": also cofactors and other
         regulators of the list. Or names, which may be any genes of the vocabulary.
+    always
+        Names of regulators that are read beside the others however few cells show them; any genes of the vocabulary. The
+        receipt lists the regulators that were left out.
     genes
         Names of the genes to read; unknown ones are listed and left out. None: the regulators that are seen in at least
         10 cells or 1 % of them and the
@@ -137,6 +141,7 @@ def infer_grn(
     """
     options = InputOptions(
         regulators=regulators,
+        always=always,
         genes=genes,
         n_top_genes=n_top_genes,
         layer=layer,
