@@ -19,7 +19,7 @@ import torch
 from judged_panel import TRUTHS
 from pages import section, write_page
 from panel import sampled
-from scipy import sparse
+from screens import with_perturbed
 from torch.nn import functional as F
 
 import sccafm
@@ -136,17 +136,6 @@ def judge_perturbations(data: Path, model: sccafm.Model) -> evaluate.Perturbatio
     grn = sccafm.infer_grn(control, model, regulators="all", n_top_genes=None, null_cells=0, progress=False)
     keys = {"perturbation_key": "condition", "control": "control", "groupby": "cell_type"}
     return evaluate.perturbation(grn.matrix(), adata, prior=model.lexicon.prior, name="sccafm", **keys)
-
-
-def with_perturbed(adata: ad.AnnData, model: sccafm.Model) -> ad.AnnData:
-    """The screen's 500 genes do not hold its perturbed regulators: they are added as genes without a count."""
-    listed = {gene for table in model.lexicon.regulators.values() for gene in table.index}
-    missing = sorted(set(adata.obs["condition"].astype(str)) & listed - set(adata.var_names))
-    silent = ad.AnnData(sparse.csr_matrix((adata.n_obs, len(missing)), dtype=np.float32), adata.obs[[]])
-    silent.var_names = missing
-    whole = ad.concat([adata, silent], axis=1)
-    whole.obs = adata.obs
-    return whole
 
 
 def judge_cells(data: Path, model: sccafm.Model, quick: bool) -> dict[str, evaluate.EmbeddingReport]:

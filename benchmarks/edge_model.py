@@ -103,7 +103,10 @@ def main() -> None:
 
 
 def table_of(values: pd.DataFrame) -> str:
-    return markdown_table(["model", *values], [[name, *(f"{v:.3f}" for v in row)] for name, row in zip(values.index, values.to_numpy(), strict=True)])
+    return markdown_table(
+        ["model", *values],
+        [[name, *(f"{v:.3f}" for v in row)] for name, row in zip(values.index, values.to_numpy(), strict=True)],
+    )
 
 
 def write(path: Path, rows: dict, truths: dict) -> None:

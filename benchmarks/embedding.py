@@ -22,10 +22,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from accuracy import with_perturbed
 from inference import repeated
 from pages import table
 from panel import sampled
+from screens import with_perturbed
 
 import sccafm
 from sccafm import evaluate, tl

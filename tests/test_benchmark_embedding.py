@@ -69,6 +69,11 @@ def test_parts_of_other_weights_are_named_before_a_release():
     """Ablations train modules of their own; all else on a page belongs to the weights beside it, or is named."""
     stale = runpy.run_path(str(SCRIPT.parents[1] / "scripts/check_release.py"))["stale"]
     stamp = {"sfm": "abc", "efm": "def"}
-    content = {"cells": dict(stamp), "genes": stamp | {"efm": "old"}, "cost": {"sfm": "abc"}, "ablations": {"sfm": "old"}}
+    content = {
+        "cells": dict(stamp),
+        "genes": stamp | {"efm": "old"},
+        "cost": {"sfm": "abc"},
+        "ablations": {"sfm": "old"},
+    }
     assert stale(content, stamp) == ["genes", "cost"]
     assert stale({}, stamp) == []

@@ -97,7 +97,9 @@ def test_the_card_says_what_was_fitted_to_the_weights_beside_it(tmp_path, monkey
     write_model_card.renew_fitted(tmp_path / "README.md")
     written = (root / "models/README.md").read_text()
     assert (tmp_path / "README.md").read_text() == written
-    assert "Factors matched one to one" in written and "base_rate" not in written
+    compared = "seeds" in json.loads((root / "models/contexts.json").read_text())  # with a model of another seed
+    assert ("Factors matched one to one" in written) == compared
+    assert "Load of the factors" in written and "base_rate" not in written
 
 
 def test_the_card_tells_the_anatomy_of_its_own_weights(tmp_path, monkeypatch):

@@ -35,7 +35,9 @@ def test_a_cell_is_the_mean_of_itself_and_its_nearest_cells(cells):
 def test_storage_changes_nothing(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    found = [smoothed(find_matrix(a, None, "auto"), np.arange(30), 5).read(0, 40, np.arange(30)) for a in (cells, backed)]
+    found = [
+        smoothed(find_matrix(a, None, "auto"), np.arange(30), 5).read(0, 40, np.arange(30)) for a in (cells, backed)
+    ]
     np.testing.assert_array_equal(*found)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-JUDGES = {"judged_panel", "accuracy", "cells", "edges", "edges_panel", "embedding"}  # of finished models
+JUDGES = {"judged_panel", "accuracy", "cells", "edges", "edges_panel"}  # of finished models
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def run_demo(options: Demo) -> None:
     print(
         f"\n{len(grn)} cells in {seconds:.1f} s ({len(grn) / seconds:.0f} cells/s). The same in Python, and what comes next:"
     )
-    print('  adata = sccafm.datasets.pbmc3k()[::2].copy()')
+    print("  adata = sccafm.datasets.pbmc3k()[::2].copy()")
     print('  grn = sccafm.infer_grn(adata, groupby="cell_type", n_top_genes=1000)')
     print(f'  grn["{cell}"]; sccafm.tl.rank_regulators(grn); sccafm.pl.network(grn, "{ranked["group"].iloc[0]}")')
 
