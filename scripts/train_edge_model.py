@@ -54,7 +54,7 @@ def panel_split(evidence: EdgeEvidence, model: sccafm.Model, shared: Path, fold:
 
 def popularity(evidence: EdgeEvidence, split: Split, corpus: Corpus) -> dict[str, np.ndarray]:
     """How popular genes are, V each, in standard deviations over the genes that the corpus shows."""
-    columns, _ = evidence._experiment_columns(split)
+    columns, _ = evidence.experiment_columns(split)
     curated = evidence.training_edges(split)["curated"]
     profiles = cluster_profiles(corpus.samples(), evidence.size, 40, 0)
     tables = {

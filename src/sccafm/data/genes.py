@@ -67,11 +67,16 @@ def choose_genes(
     return np.sort(np.concatenate([acting, variable_genes(survey, others, n_top_genes)])), ()
 
 
+def positions_by_name(match: GeneMatch, kept: np.ndarray) -> dict[str, int]:
+    """Position of each gene that is kept, by its symbol and by its name in the data."""
+    return {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
+
+
 def always_read(match: GeneMatch, kept: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Positions of regulators that are read however few cells show them, and the names that were not found."""
     if not len(names):
         return np.zeros(0, dtype=int), ()
-    position = {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
+    position = positions_by_name(match, kept)
     missing = tuple(str(name) for name in names if spell(name) not in position)
     if missing:
         warn(f"{len(missing)} of always= are not in the data or not in the vocabulary: {listing(missing)}")
@@ -80,7 +85,7 @@ def always_read(match: GeneMatch, kept: np.ndarray, names: Sequence[str]) -> tup
 
 
 def named_genes(match: GeneMatch, kept: np.ndarray, genes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    position = {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
+    position = positions_by_name(match, kept)
     wanted = {str(name): position.get(spell(name)) for name in genes}
     missing = [name for name, where in wanted.items() if where is None]
     if not wanted:

@@ -126,7 +126,7 @@ class EdgeEvidence:
         A relative is a regulator whose DNA motif is alike; the regulator's own experiments stay out, so that one without any is
         described in the same way.
         """
-        columns, owners = self._experiment_columns(split)
+        columns, owners = self.experiment_columns(split)
         known = columns.any(1)
         x = (columns - columns.mean(0)) / (columns.std(0) + 1e-6)
         x -= x.mean(1, keepdims=True)
@@ -134,7 +134,7 @@ class EdgeEvidence:
         left, scale, right = randomized_svd(x, min(CHIP_COLUMNS, min(x.shape) - 1), random_state=0)
         return left * scale, self._borrowed(right.T, owners)
 
-    def _experiment_columns(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    def experiment_columns(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Genes x experiments (ENCODE's) and regulators (of the literature's), and whose each column is."""
         shown = self._shown(split) if self.experiments else np.zeros(0, bool)
         columns = np.zeros((self.size, len(shown)), np.float32)
@@ -165,4 +165,5 @@ class EdgeEvidence:
 def scaled(block: np.ndarray) -> np.ndarray:
     """Root mean square 1 over the genes that a block knows."""
     known = np.abs(block).sum(1) > 0
-    return (block / np.sqrt(np.mean(np.square(block[known], dtype=np.float64)))).astype(np.float32)
+    size = np.sqrt(np.mean(np.square(block[known], dtype=np.float64))) if known.any() else 1.0
+    return (block / size).astype(np.float32)

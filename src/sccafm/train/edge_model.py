@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from sccafm.reference.regulation import QUESTIONS
 from sccafm.train.edge_evidence import BINDING, LEAST_TARGETS, EdgeEvidence, Split
-
-QUESTIONS = ("binding", "response")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import numpy as np
 from sccafm.reference.bundle import Lexicon
 from sccafm.reference.regulation import Regulation
 from sccafm.train.corpus import Corpus
+from sccafm.train.edge_evidence import scaled
 
 SENDS, RECEIVES, EXPRESSION = 5 / 16, 5 / 16, 3 / 16  # of the columns; the rest is function and levels
 
@@ -39,9 +40,9 @@ def gene_vectors(
     degrees = [np.log1p(np.bincount(edges[end], minlength=size)) for end in ("source", "target")]
     single = [standardised(x) for x in (*degrees, *corpus.usual.values(), corpus.breadth)]
     single += [np.clip(x, -3, 3) for x in regulation.popularity.values()]
-    blocks = [unit(sends), unit(receives), unit(expression), 2 * np.stack(single, 1)]
+    blocks = [scaled(sends), scaled(receives), scaled(expression), 2 * np.stack(single, 1)]
     rest = width - sum(block.shape[1] for block in blocks)
-    blocks.append(unit(function[:, :rest]))
+    blocks.append(scaled(function[:, :rest]))
     missing = rest - blocks[-1].shape[1]
     return np.pad(np.concatenate(blocks, 1), ((0, 0), (0, missing))).astype(np.float32)
 
@@ -55,12 +56,6 @@ def leading(regulation: Regulation, columns: int) -> tuple[np.ndarray, np.ndarra
     root = np.sqrt(scale[:columns])
     sends = source @ np.linalg.pinv(r_source) @ left[:, :columns] * root
     return sends, target @ np.linalg.pinv(r_target) @ right[:columns].T * root
-
-
-def unit(block: np.ndarray) -> np.ndarray:
-    """Scale a block to root mean square 1 over the genes that it knows."""
-    known = np.abs(block).sum(1) > 0
-    return block / np.sqrt(np.mean(block[known] ** 2)) if known.any() else block
 
 
 def standardised(x: np.ndarray) -> np.ndarray:
