@@ -214,13 +214,13 @@ def test_gap_of_states_sees_only_what_differs_between_cells():
     evidence, scores = 4 * uniform(3, 4, 6) - 2, uniform(3, 4, 6, seed=1)
     mean = [
         [
-            sum(float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-4) for c in range(3)) / 3
+            sum(float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-7) for c in range(3)) / 3
             for j in range(6)
         ]
         for i in range(4)
     ]
     gaps = [
-        (float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-4) - mean[i][j]) ** 2
+        (float(evidence[c, i, j]) - math.log(float(scores[c, i, j]) + 1e-7) - mean[i][j]) ** 2
         for c in range(3) for i in range(4) for j in range(6)
     ]  # fmt: skip
     assert float(state_gap(evidence, scores)) == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)

@@ -4,6 +4,9 @@ A permuted cell takes every gene's value from another real cell, drawn for each 
 targets in the prior and hence its degree, and a target keeps its distribution of expression: the null of an edge is
 matched for both exactly. What is lost is that genes of one cell belong together. A small q-value therefore says that
 these cells, and not the names of the genes alone, speak for the edge.
+
+A group is tested by at most `TESTED_CELLS` of its cells, chosen by their names. Tested by all of them, any difference from the null
+would be significant in a large enough group, and q-values of a rare and of a frequent cell type could not be compared.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 NULL_CELLS = 32  # permuted cells, R
+TESTED_CELLS = 10  # of a group
 SAMPLE_CELLS = 256  # real cells from which their values are drawn
 LEAST, MOST, STEPS = -8.0, 24.0, 64  # range of a cell's statistic, and bins for each unit of it
 QVALUES_A_DECADE = (
@@ -24,6 +28,20 @@ def sample_cells(names, size: int) -> np.ndarray:
     """Positions of up to `size` cells, in an order that only their names decide: neither their order nor a seed."""
     order = sorted(range(len(names)), key=lambda i: hashlib.sha256(str(names[i]).encode()).digest())
     return np.array(order[:size], dtype=int)
+
+
+def tested_cells(names, codes: np.ndarray, n_groups: int) -> list[np.ndarray]:
+    """Cells by which each group is tested, and last those for all cells: positions, `TESTED_CELLS` of each or all it has.
+
+    Parameters
+    ----------
+    names
+        Of the cells, C; they alone choose.
+    codes
+        C, position of each cell's group.
+    """
+    order = sample_cells(names, len(names))
+    return [order[codes[order] == group][:TESTED_CELLS] for group in range(n_groups)] + [order[:TESTED_CELLS]]
 
 
 def permuted_cells(values: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
@@ -73,13 +91,12 @@ def fit_null(scores: list, self_edges: np.ndarray) -> Null:
         s = score().astype(np.float64)
         others = spread(total - s, square - s * s, n - 1)
         counts += histogram(s, *others, 1, n - 1, damped, self_edges)
-    halves = np.zeros(n_bins(), dtype=np.int64)
-    for half in (scores[: n // 2], scores[::2]):  # against the other half, both ways
-        some = sums_of(half)
-        parts = [(some, len(half)), ((total - some[0], square - some[1]), n - len(half))]
-        for (group, n_group), (rest, n_rest) in (parts, parts[::-1]):
-            halves += histogram(group[0] / n_group, *spread(*rest, n_rest), n_group, n_rest, damped, self_edges)
-    return Null(mean, sd, n, tail_of(counts), tail_of(halves))
+    means, size = np.zeros(n_bins(), dtype=np.int64), min(TESTED_CELLS, n // 2)
+    for first in range(0, n - size + 1, max(size // 2, 1)) if size else ():  # means of some cells against the others
+        group = sums_of(scores[first : first + size])
+        rest = spread(total - group[0], square - group[1], n - size)
+        means += histogram(group[0] / size, *rest, size, n - size, damped, self_edges)
+    return Null(mean, sd, n, tail_of(counts), tail_of(means))
 
 
 def sums_of(scores: list) -> tuple[np.ndarray, np.ndarray]:
@@ -173,12 +190,12 @@ def group_pvalues(
 ) -> np.ndarray:
     """One-sided p-values that a group's mean scores exceed those of permuted cells: T G.
 
-    Conservative for a group of most of the cells of a small data set, whose genes have the very values of the null.
+    Conservative for cells that are most of a small data set, whose genes have the very values of the null.
 
     Parameters
     ----------
     mean
-        T G, mean over the group's `n` cells.
+        T G, mean over the `n` cells by which the group is tested (`tested_cells`).
     null_mean, null_sd
         T G, over `n_null` permuted cells.
     tail

@@ -42,7 +42,7 @@ class GRN(ContextViews, Exports):
     pairs: Pairs = field(repr=False)  # what is known of a regulator-target pair whatever the cell
     sums: dict[str, np.ndarray] = field(
         repr=False
-    )  # scores: groups T G; expression: groups G; u: T M; v: G M, float64; null_tail
+    )  # scores: groups T G; expression: groups G; u: T M; v: G M; null_tail; tested: groups + 1 (of all cells) T G, n_tested
     arrays: dict[str, np.ndarray] = field(
         repr=False
     )  # context: C M; summary: C D; strengths, regulator_expression: C T; ood: C; kept factors
@@ -328,7 +328,8 @@ class GRN(ContextViews, Exports):
     def qvalues(self, group: object = None) -> pd.DataFrame:
         """False discovery rate of every pair of a group: is its mean score above what permuted cells give?
 
-        See `sccafm.confidence.permutation`. Self-edges are no tests and are NaN, as all pairs are where ``null_cells=0``.
+        Ten cells of the group are tested, chosen by their names, or all that it has: q-values of rare and of frequent cell types
+        can then be compared. See `sccafm.confidence.permutation`. Self-edges are no tests and are NaN, as all pairs are where ``null_cells=0``.
 
         Parameters
         ----------
@@ -339,12 +340,14 @@ class GRN(ContextViews, Exports):
         -------
         DataFrame regulators x targets, float64 in [0, 1].
         """
-        mean = self.matrix(group)
-        n = len(self) if group is None else self.group_sizes.iloc[self._code(group)]
-        values = np.full(mean.shape, np.nan)
+        row = -1 if group is None else self._code(group)
+        values = np.full(self.in_prior.shape, np.nan)
         if self.pairs.n_null:
+            if len(self.sums["tested"]) == 1 and row >= 0:
+                raise KeyError(f"the groups of {self.groups.name!r} have no {NOT_KEPT['scores']}")
+            n = max(self.sums["n_tested"][row], 1)
             null = (self.pairs.null_mean, self.pairs.null_sd, self.pairs.n_null, self.sums["null_tail"])
-            p = group_pvalues(mean.to_numpy(), n, *null)
+            p = group_pvalues(self.sums["tested"][row] / n, n, *null)
             tested = self.targets.get_indexer(self.regulators)[:, None] != np.arange(len(self.targets))
             values[tested] = benjamini_hochberg(p[tested])
         return pd.DataFrame(values, index=self.regulators, columns=self.targets)

@@ -13,7 +13,7 @@ from sccafm._settings import logger
 from sccafm._text import listing, warn
 from sccafm._torch import plain_torch
 from sccafm.confidence.calibration import confidence_of, levels, row_quantiles
-from sccafm.confidence.permutation import NULL_CELLS, CellTest, Null
+from sccafm.confidence.permutation import NULL_CELLS, CellTest, Null, tested_cells
 from sccafm.confidence.unusual import out_of_distribution
 from sccafm.data.groups import find_groups, kept_obs
 from sccafm.data.input import DEFAULTS, Reading, prepare
@@ -203,6 +203,11 @@ class Inference:
         self.silent: list[int] = []  # cells without a count in the genes that are read
         self.chance = grn.pairs.chance.ravel()
         self.test = None if null is None else CellTest(null, self.self_edges)
+        self.tested: dict[int, list[int]] = {}  # cell -> rows of the sums by which groups are tested
+        if null is not None:
+            for row, cells in enumerate(tested_cells(grn.cells, self.group_codes, len(grn.groups.cat.categories))):
+                for cell in cells:
+                    self.tested.setdefault(int(cell), []).append(row)
 
     def to_memory(self, progress: bool) -> GRN:
         parts, sums = [], self._no_sums()
@@ -233,8 +238,14 @@ class Inference:
         regulators, targets = self.grn.in_prior.shape
         factors = self.sfm.config.num_factors
         groups = len(self.grn.groups.cat.categories)
-        tail = {} if self.test is None else {"null_tail": self.test.null.group_tail}
-        return tail | {
+        test = {}
+        if self.test is not None:
+            test = {
+                "null_tail": self.test.null.group_tail,
+                "tested": np.zeros((groups + 1, regulators, targets), np.float32),
+                "n_tested": np.zeros(groups + 1, np.int64),
+            }
+        return test | {
             "scores": np.zeros((groups, regulators, targets)),
             "expression": np.zeros((groups, targets)),
             "u": np.zeros((regulators, factors)),
@@ -269,6 +280,9 @@ class Inference:
             scores = (u[i].clone() @ v[i].clone().T).cpu().numpy()  # T G
             sums["scores"][self.group_codes[start + i]] += scores
             sums["expression"][self.group_codes[start + i]] += values[i]
+            for row in self.tested.get(start + i, ()):
+                sums["tested"][row] += scores
+                sums["n_tested"][row] += 1
             edges.append(self._edges(start + i, scores, values[i]))
             strengths.append(scores.sum(1, dtype=np.float64))  # self-edges are 0 by now
         u, v = u.cpu().numpy(), v.cpu().numpy()

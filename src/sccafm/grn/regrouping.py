@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sccafm._io import blocks
+from sccafm.confidence.permutation import tested_cells
 from sccafm.grn.factors import unpack_factors
 
 BLOCK_CELLS = 64  # whose factors are dense together
@@ -36,8 +37,9 @@ def regrouped_sums(
     The same with the new groups. Where they cannot be known, `all_scores` and `all_expression` (of all cells) take the
     place of scores and expression.
     """
-    found = {name: array for name, array in sums.items() if not name.endswith(("scores", "expression"))}
+    found = {name: array for name, array in sums.items() if not name.endswith(("scores", "expression", "tested"))}
     joins = joined_groups(old, new)
+    found |= regrouped_tests(sums, joins, new, arrays, n_factors)
     for name in ("scores", "expression"):
         if name in sums and joins is not None:
             found[name] = np.stack([sums[name][joins == group].sum(0) for group in range(len(new.cat.categories))])
@@ -46,6 +48,37 @@ def regrouped_sums(
         else:
             found[f"all_{name}"] = sums[name].sum(0) if name in sums else sums[f"all_{name}"]
     return found
+
+
+def regrouped_tests(
+    sums: Mapping[str, np.ndarray],
+    joins: np.ndarray | None,
+    new: pd.Series,
+    arrays: Mapping[str, np.ndarray],
+    n_factors: int,
+) -> dict[str, np.ndarray]:
+    """Sums over the cells by which new groups are tested; of all cells alone where nothing is known of groups."""
+    if "tested" not in sums:
+        return {}
+    n_groups, every = len(new.cat.categories), (sums["tested"][-1:], sums["n_tested"][-1:])
+    if "u_index" in arrays:
+        cells = tested_cells(new.index, new.cat.codes.to_numpy(), n_groups)[:-1]
+        codes = np.full(len(new), -1)
+        for group, chosen in enumerate(cells):
+            codes[chosen] = group
+        total = summed_scores(arrays, codes, n_groups, n_factors).astype(np.float32)
+        found = total, np.array([len(chosen) for chosen in cells])
+    elif joins is not None and len(sums["tested"]) > 1:
+        found = tuple(
+            np.stack([sums[name][:-1][joins == group].sum(0) for group in range(n_groups)])
+            for name in ("tested", "n_tested")
+        )
+    else:
+        found = every[0][:0], every[1][:0]
+    return {
+        name: np.concatenate(pair)
+        for name, pair in zip(("tested", "n_tested"), zip(found, every, strict=True), strict=True)
+    }
 
 
 def joined_groups(old: pd.Series, new: pd.Series) -> np.ndarray | None:

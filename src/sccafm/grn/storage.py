@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save_file
 
 from sccafm._io import whole_path, write_table, write_whole
 
-FORMAT = 4
+FORMAT = 5
 PART_CELLS = 500  # cells of one part
 SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
 ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for

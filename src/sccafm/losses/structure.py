@@ -136,7 +136,7 @@ def pair_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-6) -> Tensor:
     return (without_levels(evidence) - without_levels((scores + floor).log())).square().mean()
 
 
-def state_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-4) -> Tensor:
+def state_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-7) -> Tensor:
     """Mean squared gap between what makes each cell differ from the mean cell of its batch, in log scores and in evidence.
 
     What all cells share cancels, so that only a network that follows the cell can lower it.
@@ -148,7 +148,8 @@ def state_gap(evidence: Tensor, scores: Tensor, floor: float = 1e-4) -> Tensor:
     scores
         C T G, not negative.
     floor
-        Scores far below it are all alike.
+        Keeps the logarithm finite where a score is 0. It has to stay far below usual scores (about 1e-5): scores below it are
+        all alike, and learn nothing.
     """
     found = (scores + floor).log()
     return ((evidence - evidence.mean(0)) - (found - found.mean(0))).square().mean()
