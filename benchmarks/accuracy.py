@@ -44,7 +44,7 @@ def fit_probe(model: sccafm.Model, steps: int = 1500, pairs: int = 2048) -> torc
     """A bilinear map D x D that tells prior edges from pairs with one end exchanged."""
     generator = torch.Generator().manual_seed(0)
     vectors = model.sfm.embedding.gene_embedding.weight.detach()
-    edges = model.lexicon.prior_tokens
+    edges = model.reference_data.prior_tokens
     source, target = (torch.tensor(edges[end].to_numpy()) for end in ("source", "target"))
     weight = torch.zeros(vectors.shape[1], vectors.shape[1], requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=3e-3, weight_decay=0.1)
@@ -69,7 +69,7 @@ def rivals(
     """Networks of the simple methods, regulators x targets; the probe is one of them where it was fitted."""
     tokens = np.array([model.vocabulary.token(gene_id) for gene_id in grn.genes["gene_id"]])
     acts = grn.genes["is_tf"].to_numpy()
-    edges = model.lexicon.prior_tokens
+    edges = model.reference_data.prior_tokens
     out, into = (np.log1p(np.bincount(edges[end], minlength=model.vocabulary.size)) for end in ("source", "target"))
 
     def frame(values: np.ndarray) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def judge_perturbations(data: Path, model: sccafm.Model) -> evaluate.Perturbatio
     control = adata[(adata.obs["condition"] == "control").to_numpy()].copy()
     grn = sccafm.infer_grn(control, model, regulators="all", n_top_genes=None, null_cells=0, progress=False)
     keys = {"perturbation_key": "condition", "control": "control", "groupby": "cell_type"}
-    return evaluate.perturbation(grn.matrix(), adata, prior=model.lexicon.prior, name="sccafm", **keys)
+    return evaluate.perturbation(grn.matrix(), adata, prior=model.reference_data.prior, name="sccafm", **keys)
 
 
 def judge_cells(data: Path, model: sccafm.Model, quick: bool) -> dict[str, evaluate.EmbeddingReport]:
@@ -162,7 +162,7 @@ def judge_genes(data: Path, model: sccafm.Model, quick: bool) -> evaluate.GeneRe
     vectors = vectors[~vectors.index.str.upper().duplicated()]
     sets = data.parent / "resources/genesets/hallmark_v7.0.gmt"
     sizes = {"max_sets": 5, "max_pairs": 300, "n_bootstrap": 20} if quick else {}
-    pairs = model.lexicon.prior[["Gene1", "Gene2"]]
+    pairs = model.reference_data.prior[["Gene1", "Gene2"]]
     return evaluate.genes({"sccafm": vectors}, terms=sets, pairs=pairs, progress=False, **sizes)
 
 

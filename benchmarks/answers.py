@@ -82,7 +82,7 @@ class Study:
             found[f"sccafm, {method}"] = copied.obsm["score_sccafm"].reindex(columns=self.grn.regulators)
         found["expression of the regulator"] = regulators
         found["|Pearson| + ulm"] = self.by_ulm(whole, evaluate.pearson(whole, list(self.grn.regulators)))
-        prior = self.model.lexicon.prior
+        prior = self.model.reference_data.prior
         signs = prior.assign(weight=prior["sign"].replace(0, 1) if "sign" in prior else 1.0)
         signs = self.respelled(signs)
         found["CollecTRI + ulm"] = self.by_ulm(whole, signs)
@@ -218,9 +218,9 @@ def masters(studies: dict[str, Study], arboreto: str | None) -> tuple[list[str],
 def screen(data: Path, model: sccafm.Model, quick: bool) -> tuple[list[str], dict]:
     """The perturbed regulator by activity, and the knock-out beside the mean of other perturbations."""
     adata = with_perturbed(ad.read_h5ad(data / "dev" / f"{SCREEN}.h5ad"))
-    listed = {gene for table in model.lexicon.regulators.values() for gene in table.index}
+    listed = {gene for table in model.reference_data.regulators.values() for gene in table.index}
     perturbed = {gene for label in adata.obs["condition"].astype(str) for gene in label.split("+")}
-    known = [g for g in adata.var_names if model.lexicon.genes.find(g, "human")[1] != "lost"]
+    known = [g for g in adata.var_names if model.reference_data.genes.find(g, "human")[1] != "lost"]
     names = [g for g in known if g in listed or g in perturbed]
     settings = {"regulators": names, "n_top_genes": None, "null_cells": 0, "progress": False}
     rows, kept = [], {}
@@ -283,7 +283,7 @@ def found_by_activity(adata: ad.AnnData, grn: sccafm.GRN, model, kind: str, dire
     scored = adata.copy()
     sccafm.tl.regulator_activity(scored, grn, "ulm", min_targets=5)
     scores = {"sccafm, ulm": scored.obsm["score_sccafm"]}
-    prior = model.lexicon.prior
+    prior = model.reference_data.prior
     net = pd.DataFrame(
         {"source": prior["Gene1"], "target": prior["Gene2"], "weight": prior["sign"].replace(0, 1).astype(float)}
     )

@@ -187,7 +187,7 @@ def truth_of(data: Path, truth: str) -> pd.DataFrame:
 def names_to_hold_out(data: Path, model: sccafm.Model) -> list[str]:
     """Every other regulator of the truths that the prior knows, in alphabetical order."""
     sources = {str(s).upper() for _, truth in SETS.values() for s in truth_of(data, truth)["source"]}
-    return sorted(sources & set(model.lexicon.prior["Gene1"]))[::2]
+    return sorted(sources & set(model.reference_data.prior["Gene1"]))[::2]
 
 
 def judge_held_out(data: Path, models: dict[str, sccafm.Model], names: list[str]) -> list[dict]:

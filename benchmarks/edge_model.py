@@ -83,7 +83,7 @@ def main() -> None:
     model = sccafm.load(device="cpu")
     evidence = EdgeEvidence.read(options.evidence)
     function = read_tensors(model.files["vocab_tensors"])["embeddings"].numpy()
-    profiles = Corpus(TrainSFM(options.corpus, options.evidence / "survey"), model.lexicon).profiles
+    profiles = Corpus(TrainSFM(options.corpus, options.evidence / "survey"), model.reference_data).profiles
     split = panel_split(evidence, model, options.shared, 0)
     orthologs = pd.read_csv(options.shared / "resources/homologous.csv.gz")
     truths = {n: t.in_human(orthologs) for n, t in selection_panel(options.shared, options.corpus).items()}

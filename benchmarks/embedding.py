@@ -32,8 +32,8 @@ from sccafm import evaluate, tl
 from sccafm.losses.embedding import EFMWeights, Views
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.weights import module_hash
-from sccafm.reference.bundle import read_lexicon
-from sccafm.reference.genes import LOST
+from sccafm.reference.bundle import read_reference_data
+from sccafm.reference.genes import UNKNOWN_TOKEN
 
 ROOT = Path(__file__).parents[1]
 CELLS = {"kang18_8684x2511": "donor", "pancreas_baron_mouse": "donor", "paul15_myeloid": None, "kang18_ifnb_2800": None}
@@ -179,8 +179,8 @@ def centred(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def tokens_of(adata: ad.AnnData, species: str, model: sccafm.Model) -> pd.Series:
     """The model's token of each gene that it knows and that has it to itself."""
-    token = pd.Series([model.lexicon.genes.find(name, species)[0] for name in adata.var_names], adata.var_names)
-    return token[(token != LOST) & ~token.duplicated(keep=False)]
+    token = pd.Series([model.reference_data.genes.find(name, species)[0] for name in adata.var_names], adata.var_names)
+    return token[(token != UNKNOWN_TOKEN) & ~token.duplicated(keep=False)]
 
 
 def shared_genes(cells: dict[str, ad.AnnData], model: sccafm.Model) -> dict[str, ad.AnnData]:
@@ -238,8 +238,8 @@ def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
             told = "cells at random" if groups is None else "whole cell types"
             head = tl.fit_head(adata, "condition", groups=groups, use_rep=key)
             rows.append({"embedding": key, "held out": told} | scores_of(head, adata))
-    head = tl.fit_head(adata, "condition", groups="cell_type", unfreeze=options.unfreeze, model=model, progress=False)
-    rows.insert(4, {"embedding": "unfrozen", "held out": "whole cell types"} | scores_of(head, adata))
+    head = tl.fit_head(adata, "condition", groups="cell_type", finetune=options.finetune, model=model, progress=False)
+    rows.insert(4, {"embedding": "fine-tuned", "held out": "whole cell types"} | scores_of(head, adata))
     donors = read(options.data, "kang18_8684x2511", options.cells)
     sccafm.embed(donors, model, progress=False)
     donors.obsm["hvg_pca"] = evaluate.hvg_pca(donors)
@@ -253,7 +253,7 @@ def judge_stimulus(options, model: sccafm.Model) -> tuple[list[str], dict]:
     seen = pd.DataFrame(seen).groupby("embedding", sort=False)["donor accuracy"].mean().reset_index()
     text = [
         f"{STIMULUS}: a linear head tells stimulated from control cells. The file names no donors, so the harder half holds out "
-        f"whole cell types instead. Unfrozen: the embedding module trained with the head for {options.unfreeze}, in each "
+        f"whole cell types instead. Fine-tuned: the embedding module trained with the head for {options.finetune}, in each "
         "fold anew. Its learning rates and warm-up were chosen on this very set, so that its row flatters. "
         "Cross-entropy is that of the calibrated probabilities, in nats.",
         table(pd.DataFrame(rows)),
@@ -312,13 +312,13 @@ def start_static(model: sccafm.Model, names: pd.Index) -> pd.DataFrame:
 
 def vectors_of(weight: torch.Tensor, model: sccafm.Model, names: pd.Index) -> pd.DataFrame:
     species = "mouse" if names[0][1:].islower() or names[0].title() == names[0] else "human"
-    tokens = [model.lexicon.genes.find(name, species)[0] for name in names]
+    tokens = [model.reference_data.genes.find(name, species)[0] for name in names]
     return pd.DataFrame(weight.detach().numpy()[tokens], names)
 
 
 def unknown_pairs(data: Path, truth: str, model: sccafm.Model) -> pd.DataFrame:
     pairs = pd.read_csv(data / "networks" / f"{truth}.csv.gz").iloc[:, :2].set_axis(["source", "target"], axis=1)
-    held = set(zip(model.lexicon.prior["Gene1"], model.lexicon.prior["Gene2"], strict=True))
+    held = set(zip(model.reference_data.prior["Gene1"], model.reference_data.prior["Gene2"], strict=True))
     upper = zip(pairs["source"].str.upper(), pairs["target"].str.upper(), strict=True)
     return pairs[[edge not in held for edge in upper]]
 
@@ -351,7 +351,7 @@ def judge_perturbations(options, model: sccafm.Model) -> tuple[list[str], dict]:
     adata = ad.read_h5ad(options.data / "dev" / f"{SCREEN}.h5ad")
     # Most perturbed genes are not among the 500 that were measured, so their vectors are those that hold in any cell.
     names = pd.Index(sorted({gene for condition in adata.obs["condition"].unique() for gene in condition.split("+")}))
-    known = [model.vocabulary.token(name.upper()) != LOST for name in names]
+    known = [model.vocabulary.token(name.upper()) != UNKNOWN_TOKEN for name in names]
     vectors = start_static(model, names[known])
     whole = with_perturbed(adata, model)
     control = whole[(whole.obs["condition"] == "control").to_numpy()].copy()
@@ -476,9 +476,9 @@ def judge_ablations(options, model: sccafm.Model) -> tuple[list[str], dict]:
     from sccafm.train.corpus import Corpus
     from sccafm.train.efm import Draw
 
-    config = TrainEFM(options.corpus, options.runs, genes=256, cells=24, views=Views(genes=160))
+    config = TrainEFM(options.corpus, options.runs, genes=256, batch_size=24, views=Views(genes=160))
     files = find_files(find_release(options.model, None, False))
-    corpus = Corpus(config, read_lexicon(files), progress=False, for_edges=False)
+    corpus = Corpus(config, read_reference_data(files), progress=False, for_edges=False)
     judged = prepared(options, model)
     rows = []
     for seed in range(options.seeds):
@@ -549,7 +549,7 @@ def short_run(model: sccafm.Model, corpus, draw, changes: dict, seed: int, steps
         weights=EFMWeights(**({"gene": changes["gene"]} if "gene" in changes else {})),
         views=dataclasses.replace(draw.config.views, **({"kind": changes["kind"]} if "kind" in changes else {})),
     )
-    sfm, efm = build(config, dict(model.files), model.lexicon, corpus)
+    sfm, efm = build(config, dict(model.files), model.reference_data, corpus)
     trainer = EFMTrainer(config, sfm, efm).train()
     optimizer = trainer.optimizer()
     for number in range(steps):
@@ -597,7 +597,7 @@ HEAD = """# Embeddings beside simple ones
 
 Written by `benchmarks/embedding.py` and `benchmarks/embedding_panel.py`; no figure is typed, and rows of a table come from one run.
 The selection panel is made of the training corpus; everything below it of data that no model of ours was trained on, and nothing
-was tuned on those, but for the settings of the unfrozen head (its row says so)."""
+was tuned on those, but for the settings of the fine-tuned head (its row says so)."""
 
 
 def main() -> None:
@@ -610,7 +610,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=[p for p in PARTS if p not in NEED_CORPUS])
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--adapt", default="5 epochs")
-    parser.add_argument("--unfreeze", default="2 epochs")
+    parser.add_argument("--finetune", default="2 epochs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ablation-cells", type=int, default=200)
@@ -638,7 +638,7 @@ def main() -> None:
 
 
 def settings(options, part: str) -> str:
-    further = {"cells": f" --adapt '{options.adapt}'", "stimulus": f" --unfreeze '{options.unfreeze}'"}
+    further = {"cells": f" --adapt '{options.adapt}'", "stimulus": f" --finetune '{options.finetune}'"}
     shared = f"--cells {options.cells}{further.get(part, '')}"
     return (
         f"--seeds {options.seeds} --steps {options.steps} --ablation-cells {options.ablation_cells}"

@@ -92,7 +92,7 @@ class Panel:
 
     def task(self, name: str, adata: ad.AnnData) -> Task:
         adata = without_rare(adata)
-        return Task(name, adata, read(adata, self.model.lexicon))
+        return Task(name, adata, read(adata, self.model.reference_data))
 
     def studies(self, names: list[str] | None):
         for name, study in STUDIES.items():
@@ -164,7 +164,7 @@ def judge_place(panel: Panel, names: list[str] | None) -> dict:
 def placed(task: Task, here: np.ndarray, model: sccafm.Model) -> dict[str, float]:
     """One batch in the space of the others, and the same with principal components."""
     old, new = (
-        read(task.adata[rows].copy(), model.lexicon, InputOptions(genes=list(task.reading.names)))
+        read(task.adata[rows].copy(), model.reference_data, InputOptions(genes=list(task.model_input.names)))
         for rows in (~here, here)
     )
     several = len(set(task.batches[~here])) > 1
@@ -203,16 +203,16 @@ def judge_species(panel: Panel, names: list[str] | None) -> dict:
 
 def between_species(panel: Panel, reference: ad.AnnData, new: ad.AnnData, cached: str) -> dict[str, float]:
     model = panel.model
-    anchor, seen = fit_anchor(read(reference, model.lexicon), reference.obsm[ZERO_SHOT])
-    whole = read(new, model.lexicon, InputOptions(regulators="all", n_top_genes=None))
-    reading = narrowed(
+    anchor, seen = fit_anchor(read(reference, model.reference_data), reference.obsm[ZERO_SHOT])
+    whole = read(new, model.reference_data, InputOptions(regulators="all", n_top_genes=None))
+    model_input = narrowed(
         whole, anchor.read_ids, [str(token) for token in anchor.read_ids], anchor.read_is_tf, "the space"
     )
-    z = panel.kept(cached, lambda: run(model, reading, find_groups(new, None), model.sfm, 64, False)[0])
+    z = panel.kept(cached, lambda: run(model, model_input, find_groups(new, None), model.sfm, 64, False)[0])
     names, labels = (part.obs["label"].to_numpy() for part in (reference, new))
     found = {}
     for told, own_mean in (("placed", False), ("placed, own mean", True)):
-        found[told] = named_by(seen, names, anchor.place(reading, z, own_mean), labels)
+        found[told] = named_by(seen, names, anchor.place(model_input, z, own_mean), labels)
     zero_shot = centred(reference.obsm[ZERO_SHOT], None), centred(z, None)
     found["zero-shot, centred"] = named_by(zero_shot[0], names, zero_shot[1], labels)
     both = joined({"reference": reference, "new": new}, model)
@@ -264,7 +264,7 @@ def of_components(task: Task, kind: str, judge: Callable[[np.ndarray], float]) -
     found = {
         "HVG-PCA": pca,
         "HVG-PCA, unit length": unit(pca),
-        "own components": fit_anchor(task.reading, no_module, task.batches)[1],
+        "own components": fit_anchor(task.model_input, no_module, task.batches)[1],
     }
     print(task.name, flush=True)
     return [{"task": task.name, "kind": kind, "method": m, "balanced accuracy": judge(x)} for m, x in found.items()]

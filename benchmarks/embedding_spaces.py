@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from sccafm import evaluate
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.embedding.anchor import fit_anchor, unit
 from sccafm.embedding.harmony import corrected
 
@@ -26,7 +26,7 @@ class Task:
 
     name: str
     adata: ad.AnnData  # obs label, batch; obsm ZERO_SHOT
-    reading: Reading
+    model_input: ModelInput
 
     @property
     def labels(self) -> np.ndarray:
@@ -64,7 +64,7 @@ def spaces(task: Task) -> dict[str, np.ndarray]:
     """What is shown: baselines, zero-shot and anchored vectors of the same cells."""
     b, key = task.batches, None if task.batches is None else "batch"
     pca = evaluate.hvg_pca(task.adata, batch_key=key)
-    found = {"anchored": fit_anchor(task.reading, task.z, b)[1], "zero-shot": task.z, "HVG-PCA": pca}
+    found = {"anchored": fit_anchor(task.model_input, task.z, b)[1], "zero-shot": task.z, "HVG-PCA": pca}
     if b is None:
         found["centred PCA, unit length"] = unit(centred(pca, None))
     else:
@@ -91,7 +91,7 @@ def designs(task: Task) -> dict[str, np.ndarray]:
     pca, z = principal(x, b), centred(task.z.astype(float), b)
     weight = np.linalg.lstsq(z, centred(x, b), rcond=1e-3)[0]
     residual = principal(x - z @ weight, b)
-    own = fit_anchor(task.reading, task.z, b)[1]
+    own = fit_anchor(task.model_input, task.z, b)[1]
     width = own.shape[1] - task.z.shape[1]
     e, f = unit(own[:, :width]), unit(own[:, width:])
     return {

@@ -26,7 +26,7 @@ from sccafm import evaluate
 from sccafm.data.input import read
 from sccafm.data.options import InputOptions
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.train.config import EvidenceWeights, TrainSFM
 from sccafm.train.corpus import Corpus
 from sccafm.train.evidence import Evidence, ablations
@@ -36,15 +36,20 @@ TRUTH_CELLS, MODEL_CELLS = 7000, 300  # of each set: for the formula, and for th
 TRUTHS = ("mHSC-E ChIP", "mHSC-GM ChIP")  # of the selection panel
 
 
-def shown(adata: ad.AnnData, lexicon: Lexicon, corpus: Corpus) -> tuple[pd.Index, dict[str, torch.Tensor]]:
+def shown(adata: ad.AnnData, reference_data: ReferenceData, corpus: Corpus) -> tuple[pd.Index, dict[str, torch.Tensor]]:
     """Names of a set's genes, and what the formula asks of them: one row, the average of the cells."""
-    reading = read(adata, lexicon, InputOptions(regulators="all", n_top_genes=None))
-    values = reading.matrix.read(0, adata.n_obs, reading.columns)
+    model_input = read(adata, reference_data, InputOptions(regulators="all", n_top_genes=None))
+    values = model_input.matrix.read(0, adata.n_obs, model_input.columns)
     level = np.log1p(np.expm1(values).mean(0))
-    usual = corpus.usual[reading.species][reading.gene_ids]
-    tokens, acts = torch.from_numpy(reading.gene_ids), torch.from_numpy(reading.is_tf)
+    usual = corpus.usual[model_input.species][model_input.gene_ids]
+    tokens, regulator_mask = torch.from_numpy(model_input.gene_ids), torch.from_numpy(model_input.is_tf)
     activity = torch.from_numpy((level / (level + usual)).astype(np.float32))[None]
-    return pd.Index(reading.names), {"regulators": tokens[acts], "genes": tokens, "acts": acts, "activity": activity}
+    return pd.Index(model_input.names), {
+        "regulators": tokens[regulator_mask],
+        "genes": tokens,
+        "regulator_mask": regulator_mask,
+        "activity": activity,
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,11 +70,11 @@ class Case:
 def case(truth: PanelTruth, corpus: Corpus, model: sccafm.Model) -> Case:
     adata = truth.read_genes(TRUTH_CELLS, len(truth.targets))
     edges = evaluate.read_edges(truth.edges, adata).edges
-    names, arguments = shown(adata, model.lexicon, corpus)
+    names, arguments = shown(adata, model.reference_data, corpus)
     grn = sccafm.infer_grn(
         sampled(adata, MODEL_CELLS), model, regulators="all", n_top_genes=None, null_cells=0, progress=False
     )
-    own = np.log(grn.matrix().reindex(index=names[arguments["acts"].numpy()], columns=names) + 1e-9)
+    own = np.log(grn.matrix().reindex(index=names[arguments["regulator_mask"].numpy()], columns=names) + 1e-9)
     return Case(adata, edges, names, arguments, own)
 
 
@@ -91,7 +96,7 @@ def judge(model: sccafm.Model, corpus: Corpus, options: argparse.Namespace) -> p
     }
     if taught(model) != EvidenceWeights():
         weights["everything, as the model was last taught"] = taught(model)
-    formulas = {name: Evidence(left, model.lexicon, model.regulation) for name, left in weights.items()}
+    formulas = {name: Evidence(left, model.reference_data, model.regulation) for name, left in weights.items()}
     columns = {}
     for title, one in read_cases(corpus, model, options).items():
         ends = one.regulators, one.names
@@ -124,7 +129,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     model = sccafm.load(device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Corpus(TrainSFM(data=options.corpus, run=options.surveys or Path(folder)), model.lexicon)
+        corpus = Corpus(TrainSFM(data=options.corpus, run=options.surveys or Path(folder)), model.reference_data)
         try:
             text = table(judge(model, corpus, options))
         finally:

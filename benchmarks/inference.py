@@ -36,7 +36,7 @@ start = time.perf_counter()
 import anndata as ad, sccafm
 adata = ad.read_h5ad(sys.argv[1], backed="r" if sys.argv[2] == "store" else None)
 begin = time.perf_counter()
-find = sccafm.load().lexicon.genes.find
+find = sccafm.load().reference_data.genes.find
 known = [name for name in adata.var_names if find(name, "human")[1] != "lost"]
 genes = None if sys.argv[4] == "default" else known[: int(sys.argv[4])]
 grn = sccafm.infer_grn(adata, genes=genes, store=sys.argv[3] if sys.argv[2] == "store" else None, progress=False)

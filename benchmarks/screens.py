@@ -9,7 +9,7 @@ import sccafm
 
 def with_perturbed(adata: ad.AnnData, model: sccafm.Model) -> ad.AnnData:
     """The screen's 500 genes do not hold its perturbed regulators: they are added as genes without a count."""
-    listed = {gene for table in model.lexicon.regulators.values() for gene in table.index}
+    listed = {gene for table in model.reference_data.regulators.values() for gene in table.index}
     missing = sorted(set(adata.obs["condition"].astype(str)) & listed - set(adata.var_names))
     silent = ad.AnnData(sparse.csr_matrix((adata.n_obs, len(missing)), dtype=np.float32), adata.obs[[]])
     silent.var_names = missing

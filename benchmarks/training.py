@@ -29,7 +29,7 @@ from scipy import sparse
 
 from sccafm.model.layout import find_files, find_release
 from sccafm.nn import SFM, VGAE
-from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.bundle import read_reference_data
 from sccafm.train import TrainSFM
 from sccafm.train.config import Machine, StreamConfig
 from sccafm.train.corpus import Corpus
@@ -72,7 +72,7 @@ def timed(owner: object, method: str, times: dict[str, list[float]], name: str):
 
 
 def tables():
-    return read_lexicon(find_files(find_release(None, None, False), required=TABLES))
+    return read_reference_data(find_files(find_release(None, None, False), required=TABLES))
 
 
 def train(options: argparse.Namespace) -> dict | None:
@@ -81,17 +81,17 @@ def train(options: argparse.Namespace) -> dict | None:
     stream = StreamConfig(above=0 if options.streamed else 1e9)
     machine = Machine(devices=options.devices)
     config = TrainSFM(
-        data=options.data, run=options.run, steps=WARM_UP + options.steps, batches=2, device="cpu", machine=machine,
-        stream=stream, validation_batches=2, validate_every=10**9, checkpoint_every=10**9,
+        data=options.data, run=options.run, steps=WARM_UP + options.steps, accumulate_grad_batches=2, device="cpu", machine=machine,
+        stream=stream, validation_accumulate_grad_batches=2, validate_every=10**9, checkpoint_every=10**9,
     )  # fmt: skip
-    fabric = connect(machine, "cpu", config.batches, lambda objective: objective.task.parts())
+    fabric = connect(machine, "cpu", config.accumulate_grad_batches, lambda objective: objective.task.parts())
     options.run.mkdir(exist_ok=True)
-    lexicon = tables()
+    reference_data = tables()
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
-    corpus = Corpus(config, lexicon, progress=False, **ranks)
-    sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
+    corpus = Corpus(config, reference_data, progress=False, **ranks)
+    sizes = (reference_data.vocabulary.size, reference_data.conditions.size)
     torch.manual_seed(0)
-    evidence = Evidence(config.evidence, lexicon, corpus.breadth, corpus.profiles, config.seed)
+    evidence = Evidence(config.evidence, reference_data, corpus.breadth, corpus.profiles, config.seed)
     trainer = Trainer(config, SFM(config.sfm, *sizes), VGAE(config.vgae), evidence)
     engine = Engine(fabric, config, trainer, corpus, options.run, False)
     times: dict[str, list[float]] = defaultdict(list)
@@ -132,16 +132,16 @@ def train(options: argparse.Namespace) -> dict | None:
         "step ms": whole,
         "waiting": ms["wait ms"] / whole,
         "draw ms": ms["draw ms"],
-        "cells/s": config.batches * config.cells * options.steps / seconds,
+        "cells/s": config.accumulate_grad_batches * config.batch_size * options.steps / seconds,
         "peak memory MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
 def reading(folder: Path, run: Path) -> dict:
     """Cells a second of the pass before training, and of windows."""
-    config, lexicon = TrainSFM(data=folder, run=run), tables()
+    config, reference_data = TrainSFM(data=folder, run=run), tables()
     start = time.perf_counter()
-    file = survey_file(corpus_files(folder)[0], config, lexicon)
+    file = survey_file(corpus_files(folder)[0], config, reference_data)
     surveyed = time.perf_counter()
     runs = np.array_split(
         np.arange(min(len(file.cells), config.stream.window)), config.stream.window // config.stream.block

@@ -37,7 +37,7 @@ from sccafm.confidence import calibration as fit
 from sccafm.confidence import unusual
 from sccafm.confidence.permutation import sample_cells
 from sccafm.confidence.signs import PRIOR_COUNT, conditional_dependence, stated_signs
-from sccafm.data.input import Reading, read
+from sccafm.data.input import ModelInput, read
 from sccafm.data.options import InputOptions
 from sccafm.evaluate import auroc
 from sccafm.model.layout import FITTED, find_release, flat_name
@@ -80,7 +80,7 @@ class Seen:
 
 def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
     adata = ad.read_h5ad(path)
-    every = read(adata, model.lexicon, InputOptions(regulators="all", n_top_genes=None))
+    every = read(adata, model.reference_data, InputOptions(regulators="all", n_top_genes=None))
     usual = pd.Series(np.log1p(every.survey.mean[every.columns]), every.gene_ids)
     dependence = pair_dependence(every, model)
     adata = adata[sample_cells(adata.obs_names, CELLS)].copy()
@@ -111,13 +111,13 @@ def look(path: Path, model: sccafm.Model, with_scores: bool) -> Seen:
 # --- signs
 
 
-def pair_dependence(reading: Reading, model: sccafm.Model) -> pd.DataFrame:
+def pair_dependence(model_input: ModelInput, model: sccafm.Model) -> pd.DataFrame:
     """Dependence of TRRUST's signed pairs over a sample of cells, given the first component of all their genes."""
     pairs = trrust(model)
-    used = np.isin(reading.gene_ids, pairs[["source", "target"]].to_numpy())
-    cells = sample_cells(reading.matrix.obs_names, SIGN_CELLS)
-    values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns[used]) for c in cells])
-    tokens = pd.Index(reading.gene_ids[used])
+    used = np.isin(model_input.gene_ids, pairs[["source", "target"]].to_numpy())
+    cells = sample_cells(model_input.matrix.obs_names, SIGN_CELLS)
+    values = np.concatenate([model_input.matrix.read(c, c + 1, model_input.columns[used]) for c in cells])
+    tokens = pd.Index(model_input.gene_ids[used])
     is_tf = np.isin(tokens, pairs["source"])
     rows, columns = tokens[is_tf].get_indexer(pairs["source"]), tokens.get_indexer(pairs["target"])
     found = (rows >= 0) & (columns >= 0)
@@ -125,7 +125,7 @@ def pair_dependence(reading: Reading, model: sccafm.Model) -> pd.DataFrame:
 
 
 def trrust(model: sccafm.Model) -> pd.DataFrame:
-    stated = stated_signs(model.lexicon)
+    stated = stated_signs(model.reference_data)
     return stated.loc[stated["sign_source"] == "TRRUST", ["source", "target", "sign"]]
 
 
@@ -194,7 +194,7 @@ def candidates(seen: Seen, model: sccafm.Model, edges: pd.DataFrame, targets: se
     y = np.array([pair in true for pair in ends], dtype=bool)
 
     def x(scores: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        level = fit.levels(expression)[edge % len(symbols)]
+        level = fit.expression_rank(expression)[edge % len(symbols)]
         return fit.features(fit.row_quantiles(scores, edge), seen.chance.ravel()[edge], level)
 
     regulator = symbols[seen.is_tf][edge // len(symbols)]

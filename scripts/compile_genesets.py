@@ -10,7 +10,7 @@ import argparse
 import gzip
 from pathlib import Path
 
-from sccafm.reference.genes import Vocabulary, spell
+from sccafm.reference.genes import Vocabulary, normalize_symbol
 from sccafm.reference.tables import read_gmt
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ SIZES = (10, 300)
 
 def known_genes(path: Path, known: set[str]) -> dict[str, list[str]]:
     """Name -> known genes, in alphabetical order."""
-    return {name: sorted(set(map(spell, genes)) & known) for name, genes in read_gmt(path).items()}
+    return {name: sorted(set(map(normalize_symbol, genes)) & known) for name, genes in read_gmt(path).items()}
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True)
     options = parser.parse_args()
     vocabulary = Vocabulary.read(ROOT / "models/vocab.json")
-    known = {spell(vocabulary.symbol(token)) for token in range(vocabulary.size) if vocabulary.symbol(token)}
+    known = {normalize_symbol(vocabulary.symbol(token)) for token in range(vocabulary.size) if vocabulary.symbol(token)}
     lines = []
     for source, file in SOURCES.items():
         kept = {n: g for n, g in known_genes(options.source / file, known).items() if SIZES[0] <= len(g) <= SIZES[1]}

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from sklearn.utils.extmath import randomized_svd
 
 import sccafm
-from sccafm.reference.genes import spell
+from sccafm.reference.genes import normalize_symbol
 
 MOTIF_COLUMNS, SIMILARITY_COLUMNS, CLASSES, FAMILIES = 96, 48, 30, 60
 MOTIF_PARTS = [f"motif_epd_core_jaspar2024_human_part{i}of3.npz" for i in (1, 2, 3)]
@@ -40,7 +40,7 @@ class Names:
         """-1 where the vocabulary does not hold the name."""
         names = [str(name) for name in names]
         for name in set(names) - set(self.known):
-            self.known[name] = self.vocabulary.token_of_symbol(spell(name))
+            self.known[name] = self.vocabulary.token_of_symbol(normalize_symbol(name))
         found = np.array([self.known[name] for name in names], dtype=np.int32)
         self.lost[source] = self.lost.get(source, 0) + int((found < 0).sum())
         return found
@@ -147,7 +147,7 @@ def main() -> None:
     names, size = Names(model.vocabulary), model.vocabulary.size
     tensors, experiments = {}, []
     if "curated" not in options.leave_out:
-        tensors |= curated(model.lexicon.prior, names)
+        tensors |= curated(model.reference_data.prior, names)
     if "encode" not in options.leave_out:
         found, experiments = encode(options.resources, names)
         tensors |= found

@@ -172,7 +172,7 @@ def judge_map(fitted: dict, tables: list[dict], part: int) -> dict:
 
 def fit_maps(model: sccafm.Model, regulation: Regulation, shared: Path, corpus: Path, fold: int) -> tuple[dict, dict]:
     orthologs = pd.read_csv(shared / "resources/homologous.csv.gz")
-    edges = model.lexicon.prior_tokens
+    edges = model.reference_data.prior_tokens
     curated = read_curated(shared, fold)
     shown = set(map(tuple, curated.loc[curated["part"] == "training", ["source", "target"]].to_numpy()))
     symbol = model.vocabulary.symbol
@@ -201,8 +201,10 @@ def main() -> None:
     model = sccafm.load(device="cpu")
     evidence = EdgeEvidence.read(options.evidence)
     function = read_tensors(model.files["vocab_tensors"])["embeddings"].numpy()
-    corpus = Corpus(TrainSFM(options.corpus, options.evidence / "survey"), model.lexicon)
-    regulators = np.unique([model.vocabulary.token_of_symbol(s) for s in model.lexicon.regulators["human"].index])
+    corpus = Corpus(TrainSFM(options.corpus, options.evidence / "survey"), model.reference_data)
+    regulators = np.unique(
+        [model.vocabulary.token_of_symbol(s) for s in model.reference_data.regulators["human"].index]
+    )
     regulators = regulators[regulators >= 0]
     genes = np.flatnonzero(corpus.breadth > 0.1)
 

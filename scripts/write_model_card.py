@@ -204,7 +204,7 @@ How it ranks edges beside simple baselines: [docs/benchmarks.md](../docs/benchma
 
 ## Training
 
-{files} data sets, {cells:,} cells, {steps} steps of {config["cells"]} cells and up to {config["genes"]:,} genes;
+{files} data sets, {cells:,} cells, {steps} steps of {config.get("batch_size", config.get("cells"))} cells and up to {config["genes"]:,} genes;
 {config["validation_share"]:.0%} of each data set's cells were held out. Terms on them at the end:
 {", ".join(f"{term} {last[term]:.3f}" for term in config["weights"])}.{earlier(configs)}
 

@@ -19,7 +19,7 @@ from scipy import sparse
 from sccafm.confidence.calibration import Calibration
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.model import Model
-from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.bundle import read_reference_data
 from sccafm.reference.regulation import read_regulation
 
 ROOT = Path(__file__).parents[1]
@@ -61,11 +61,11 @@ def golden(shared):
 def tiny_model() -> Model:
     """A small random model on the bundled vocabulary; its numbers mean nothing, but they differ. Do not change it."""
     files = find_files(find_release(None, None, False), required=("vocab", "cond_dict"))
-    lexicon = read_lexicon(files)
-    sfm = random_sfm(lexicon.vocabulary.size, lexicon.conditions.size)
-    regulation = read_regulation(files, lexicon.vocabulary.gene_ids())
+    reference_data = read_reference_data(files)
+    sfm = random_sfm(reference_data.vocabulary.size, reference_data.conditions.size)
+    regulation = read_regulation(files, reference_data.vocabulary.gene_ids())
     parts = {"source": "tiny", "revision": None, "weights_hash": "0" * 64, "files": files, "regulation": regulation}
-    return Model(sfm, random_vgae(), None, lexicon, **parts)
+    return Model(sfm, random_vgae(), None, reference_data, **parts)
 
 
 @pytest.fixture(scope="session")

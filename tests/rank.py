@@ -73,7 +73,15 @@ class Toy(nn.Module):
 
 
 def settings(**changes) -> SimpleNamespace:
-    sizes = {"steps": 7, "batches": 4, "warmup": 2, "clip": 1.0, "patience": 0, "validation_batches": 3, "seed": 1}
+    sizes = {
+        "steps": 7,
+        "accumulate_grad_batches": 4,
+        "warmup": 2,
+        "clip": 1.0,
+        "patience": 0,
+        "validation_batches": 3,
+        "seed": 1,
+    }
     often = {"validate_every": 3, "checkpoint_every": 2, "log_every": 1, "machine": Machine()}
     return SimpleNamespace(**sizes | often | changes)
 
@@ -82,7 +90,7 @@ def train(run: Path, data: Data | None = None, stop: int | None = None, **change
     """Train the toy in a run folder, killed before step `stop`; returns the weights and the batches drawn."""
     config, data = settings(**changes), data or Data()
     run.mkdir(parents=True, exist_ok=True)
-    fabric = connect(config.machine, "cpu", config.batches, lambda objective: objective.task.parts())
+    fabric = connect(config.machine, "cpu", config.accumulate_grad_batches, lambda objective: objective.task.parts())
     engine = Engine(fabric, config, Toy(), data, run, progress=False)
     if stop is not None:
         step = engine.step
@@ -115,7 +123,7 @@ def main(folder: Path, sfm_settings: Path) -> None:
     train(folder / "taken over, sharded", machine=sharded)
     told = {"given": sorted(given)}
     told["poisoned"] = error_of(lambda: train(folder / "poisoned", Data(poisoned=9)))
-    told["indivisible"] = error_of(lambda: train(folder / "indivisible", batches=3))
+    told["indivisible"] = error_of(lambda: train(folder / "indivisible", accumulate_grad_batches=3))
     train_sfm(read_config(sfm_settings), progress=False)  # this leaves the group
     (folder / rank).write_text(json.dumps(told))
 

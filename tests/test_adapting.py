@@ -11,54 +11,54 @@ from test_embed import QUICK, ours  # noqa: F401 (a fixture)
 
 import sccafm
 from sccafm.data.input import read
-from sccafm.embedding.adapt import Adapt, adapt_efm, equal_states, read_adapt
+from sccafm.embedding.adapt import Adapt, adapt_efm, mutual_nearest_neighbors, read_adapt
 from sccafm.embedding.held_out import HeldOut, is_better, split
 
 JUDGED = dataclasses.replace(QUICK, held_out=0.3)
 
 
 @pytest.fixture
-def reading(ours, toy_adata):  # noqa: F811
-    return read(toy_adata, ours.lexicon)
+def model_input(ours, toy_adata):  # noqa: F811
+    return read(toy_adata, ours.reference_data)
 
 
 def same_state(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_minutes_are_kept(ours, reading):  # noqa: F811
-    adapt_efm(ours, reading, JUDGED, None, False)  # what is imported and compiled once is no part of it
+def test_minutes_are_kept(ours, model_input):  # noqa: F811
+    adapt_efm(ours, model_input, JUDGED, None, False)  # what is imported and compiled once is no part of it
     begin = time.monotonic()
-    _, record = adapt_efm(ours, reading, dataclasses.replace(JUDGED, epochs=None, minutes=0.05), None, False)
+    _, record = adapt_efm(ours, model_input, dataclasses.replace(JUDGED, epochs=None, minutes=0.05), None, False)
     assert 0.8 * 3 < time.monotonic() - begin < 1.2 * 3
     assert record["steps"] > 1
     assert record["held_out"][-1]["step"] == record["steps"]
 
 
-def test_epochs_end_after_most_minutes_and_say_so(ours, reading):  # noqa: F811
+def test_epochs_end_after_most_minutes_and_say_so(ours, model_input):  # noqa: F811
     long = dataclasses.replace(JUDGED, epochs=1e6, most_minutes=0.02)
     begin = time.monotonic()
     with pytest.warns(UserWarning, match=r"ended after 0.02 minutes and \S+ of \S+ steps, .*most_minutes=None"):
-        adapt_efm(ours, reading, dataclasses.replace(long, held_out=0), None, False)
+        adapt_efm(ours, model_input, dataclasses.replace(long, held_out=0), None, False)
     assert time.monotonic() - begin < 10
 
 
-def test_what_does_not_serve_held_out_cells_is_not_kept(ours, reading):  # noqa: F811
+def test_what_does_not_serve_held_out_cells_is_not_kept(ours, model_input):  # noqa: F811
     ruinous = dataclasses.replace(JUDGED, learning_rate=0.3, epochs=6)
-    efm, record = adapt_efm(ours, reading, ruinous, None, False)
+    efm, record = adapt_efm(ours, model_input, ruinous, None, False)
     scores = [look["score"] for look in record["held_out"]]
     if record["kept_step"] == 0:
         assert same_state(efm, ours.efm)
     assert record["kept_step"] in [look["step"] for look in record["held_out"]]
     assert scores[[look["step"] for look in record["held_out"]].index(record["kept_step"])] >= scores[0]
-    unjudged, record = adapt_efm(ours, reading, dataclasses.replace(ruinous, held_out=0), None, False)
+    unjudged, record = adapt_efm(ours, model_input, dataclasses.replace(ruinous, held_out=0), None, False)
     assert not same_state(unjudged, ours.efm)
     assert record["held_out"] == []
 
 
-def test_training_by_epochs_stops_early(ours, reading, monkeypatch):  # noqa: F811
+def test_training_by_epochs_stops_early(ours, model_input, monkeypatch):  # noqa: F811
     monkeypatch.setattr(HeldOut, "scores", lambda self, efm: np.zeros(9))
-    efm, record = adapt_efm(ours, reading, dataclasses.replace(JUDGED, epochs=40), None, False)
+    efm, record = adapt_efm(ours, model_input, dataclasses.replace(JUDGED, epochs=40), None, False)
     assert len(record["held_out"]) == 4  # the first, and three without a gain
     assert record["steps"] < 40 * 3
     assert same_state(efm, ours.efm)
@@ -84,13 +84,13 @@ class Given(torch.nn.Module):
         )
 
 
-def test_a_module_that_knows_the_state_guesses_the_other_half_better(ours, toy_adata, reading):  # noqa: F811
+def test_a_module_that_knows_the_state_guesses_the_other_half_better(ours, toy_adata, model_input):  # noqa: F811
     rng = np.random.default_rng(0)
     kind = np.arange(90) % 3
-    rate = rng.gamma(0.5, 0.6, (3, len(reading.names)))[kind] * rng.lognormal(0, 0.8, (90, len(reading.names)))
+    rate = rng.gamma(0.5, 0.6, (3, len(model_input.names)))[kind] * rng.lognormal(0, 0.8, (90, len(model_input.names)))
     values = np.log1p(rng.poisson(rate) * 10.0).astype(np.float32)
-    conditions = np.repeat(reading.conditions[:1], 90, 0)
-    judge = HeldOut(ours, reading, values, conditions, np.zeros(90, int), 30, np.random.default_rng(1))
+    conditions = np.repeat(model_input.conditions[:1], 90, 0)
+    judge = HeldOut(ours, model_input, values, conditions, np.zeros(90, int), 30, np.random.default_rng(1))
     knows = np.eye(3)[kind] + 0.01 * rng.normal(size=(90, 3))
     good, bad = judge.scores(Given(knows)), judge.scores(Given(rng.normal(size=(90, 3))))
     assert len(good) == 30
@@ -126,7 +126,7 @@ def test_equal_states_are_mutual_neighbours_of_other_batches():
     states = rng.gamma(1.0, 1.0, (4, 50)) * 3
     kind, codes = np.arange(160) % 4, np.arange(160) // 80
     values = sparse.csr_matrix(states[kind] + 2.0 * codes[:, None] + 0.1 * rng.random((160, 50)))
-    found = equal_states(values, codes, 0)
+    found = mutual_nearest_neighbors(values, codes, 0)
     for cell, partners in enumerate(found):
         assert (codes[partners] != codes[cell]).all()
         assert all(cell in found[p] for p in partners)

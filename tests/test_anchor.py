@@ -1,4 +1,4 @@
-"""Anchored vectors: the formula against a plain one, what they depend on, placing other cells, labels, and doors."""
+"""Anchored vectors: the formula against a plain one, what they depend on, placing other cells, labels, and validation."""
 
 import anndata as ad
 import numpy as np
@@ -215,6 +215,6 @@ def test_doors(embed, ours, states):  # noqa: F811
         sccafm.tl.annotate(states.copy(), reference, pd.Series(["a", "b"], ["x", "y"]))
     apart = states.copy()
     apart.obs["alone"] = apart.obs_names  # every cell is a batch of its own
-    reading = read(apart, ours.lexicon)
+    model_input = read(apart, ours.reference_data)
     with pytest.raises(ValueError, match="none of 60 genes varies within a batch; leave batch_key= out"):
-        fit_anchor(reading, np.zeros((120, 4), np.float32), apart.obs["alone"].to_numpy())
+        fit_anchor(model_input, np.zeros((120, 4), np.float32), apart.obs["alone"].to_numpy())

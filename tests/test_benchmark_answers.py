@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccafm.reference.genes import spell
+from sccafm.reference.genes import normalize_symbol
 from sccafm.reference.tables import bundled, read_regulators
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -36,7 +36,7 @@ def test_masters_of_all_fourteen_lineages_are_listed_regulators(answers):
     assert len(lineages) == 14
     for file, _, masters in lineages:
         listed = read_regulators(bundled() / ("human_tfs.csv" if file.startswith("kang") else "mouse_tfs.csv")).index
-        assert {spell(gene) for gene in masters} <= set(listed)
+        assert {normalize_symbol(gene) for gene in masters} <= set(listed)
 
 
 def test_a_quick_study_of_power_has_its_rows(answers, tiny_model):

@@ -21,12 +21,12 @@ from sccafm.confidence.calibration import (
     at_base_rate,
     calibration_error,
     confidence_of,
+    expression_rank,
     features,
-    levels,
     read_calibration,
     row_quantiles,
 )
-from sccafm.confidence.unusual import distance, out_of_distribution, place, typicality
+from sccafm.confidence.unusual import distance, empirical_quantile, out_of_distribution, typicality
 
 FITTED = {"intercept": -1.0, "coefficients": [0.5, 0.25, 1.0, 0.75]}
 
@@ -77,7 +77,7 @@ def test_without_a_fit_there_is_no_confidence():
 
 
 def test_levels_are_places_with_ties_in_the_middle():
-    np.testing.assert_allclose(levels(np.array([0.0, 3.0, 0.0, 1.0])), [0.25, 0.875, 0.25, 0.625])
+    np.testing.assert_allclose(expression_rank(np.array([0.0, 3.0, 0.0, 1.0])), [0.25, 0.875, 0.25, 0.625])
 
 
 def test_base_rate_moves_the_odds_and_no_more():
@@ -133,13 +133,13 @@ def test_typicality_is_a_correlation():
 
 
 def test_places_are_quantiles():
-    assert place(np.array([-5, 0, 1, 2.5, 4]), [0.0, 1.0, 4.0]).tolist() == pytest.approx(
+    assert empirical_quantile(np.array([-5, 0, 1, 2.5, 4]), [0.0, 1.0, 4.0]).tolist() == pytest.approx(
         [1 / 6, 1 / 6, 0.5, 2 / 3, 5 / 6]
     )
 
 
 def test_what_lies_further_out_places_higher():
-    found = place(np.array([4, 5, 9, 20]), [0.0, 1.0, 4.0])
+    found = empirical_quantile(np.array([4, 5, 9, 20]), [0.0, 1.0, 4.0])
     assert (np.diff(found) > 0).all()
     assert found[-1] < 1
 
@@ -159,7 +159,7 @@ def test_confidence_of_kept_edges_is_that_of_the_cell(model, toy_adata):
     scores = u.to_numpy() @ v.to_numpy().T
     edge = grn.regulators.get_indexer(frame["source"]) * 60 + grn.targets.get_indexer(frame["target"])
     counts = toy_adata["cell3"].X.toarray()[0]
-    level = levels(np.log1p(counts / counts.sum() * 1e4))[edge % 60]
+    level = expression_rank(np.log1p(counts / counts.sum() * 1e4))[edge % 60]
     proper = scores.copy()
     proper[np.arange(18), grn.targets.get_indexer(grn.regulators)] = 0  # self-edges are no rivals
     expected = confidence_of(

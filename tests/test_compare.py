@@ -212,7 +212,7 @@ def test_many_donors_are_permuted_at_random_with_a_seed(monkeypatch):
     assert one.regulators["pvalue"].min() >= 1 / 50
 
 
-# --- doors
+# --- validation
 
 
 def test_doors():

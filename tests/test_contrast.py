@@ -97,10 +97,10 @@ def test_matched_negatives_equal_the_loop():
         assert row == plain_matched(x, confidence, j, 3)
 
 
-def plain_gene_contrast(source, target, confidence, acts, anchors, negatives, t):
+def plain_gene_contrast(source, target, confidence, regulator_index, anchors, negatives, t):
     total, weights = 0.0, 0.0
     for n, j in enumerate(anchors.tolist()):
-        sure = {i: float(confidence[r, j]) for r, i in enumerate(acts.tolist()) if i != j}
+        sure = {i: float(confidence[r, j]) for r, i in enumerate(regulator_index.tolist()) if i != j}
         message = sum(c * source[i] / source[i].norm() for i, c in sure.items())
         back = sum(c * target[i] / target[i].norm() for i, c in sure.items())
         own = math.exp(cosine(message, target[j]) / t)
@@ -115,9 +115,9 @@ def plain_gene_contrast(source, target, confidence, acts, anchors, negatives, t)
 def test_gene_contrast_equals_the_loop():
     source, target = random(8, 5), random(8, 5, seed=1)
     confidence = torch.rand(3, 8, generator=torch.Generator().manual_seed(2))
-    acts, anchors = torch.tensor([1, 4, 6]), torch.tensor([0, 4, 7])
+    regulator_index, anchors = torch.tensor([1, 4, 6]), torch.tensor([0, 4, 7])
     negatives = torch.tensor([[2, 3], [5, 7], [0, 1]])
-    arguments = (source, target, confidence, acts, anchors, negatives, 0.4)
+    arguments = (source, target, confidence, regulator_index, anchors, negatives, 0.4)
     assert float(gene_contrast(*arguments)) == pytest.approx(plain_gene_contrast(*arguments), rel=1e-5)
 
 
@@ -126,11 +126,13 @@ def test_gene_contrast_learns_a_direction():
     source, target = random(6, 4).requires_grad_(), random(6, 4, seed=1).requires_grad_()
     confidence = torch.zeros(2, 6)
     confidence[0, 2] = confidence[1, 3] = 1.0
-    acts, anchors = torch.tensor([0, 1]), torch.tensor([2, 3])
+    regulator_index, anchors = torch.tensor([0, 1]), torch.tensor([2, 3])
     optimizer = torch.optim.Adam([source, target], lr=0.05)
     for _ in range(150):
         optimizer.zero_grad()
-        gene_contrast(source, target, confidence, acts, anchors, torch.tensor([[4, 5], [4, 5]]), 0.2).backward()
+        gene_contrast(
+            source, target, confidence, regulator_index, anchors, torch.tensor([[4, 5], [4, 5]]), 0.2
+        ).backward()
         optimizer.step()
     for i, j in ((0, 2), (1, 3)):
         assert cosine(source[i], target[j]) > cosine(source[j], target[i]) + 0.5

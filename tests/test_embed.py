@@ -1,4 +1,4 @@
-"""embed: the same cell gives the same vector, what is written where, round trips, doors, and adapting."""
+"""embed: the same cell gives the same vector, what is written where, round trips, validation, and adapting."""
 
 import dataclasses
 
@@ -233,7 +233,9 @@ def test_doors_of_models_and_networks(embed, toy_adata, tiny_model, ours):
         embed(toy_adata, batch_key="cell_type", anchor=False)
 
 
-QUICK = Adapt(epochs=4, cells=10, genes=40, learning_rate=5e-3, held_out=0, views=Views(genes=24, anchors=8, matched=3))
+QUICK = Adapt(
+    epochs=4, batch_size=10, genes=40, learning_rate=5e-3, held_out=0, views=Views(genes=24, anchors=8, matched=3)
+)
 
 
 def test_adapting_is_seeded_and_leaves_the_model_alone(embed, toy_adata, ours, expected):

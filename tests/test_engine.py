@@ -158,7 +158,7 @@ def test_settings_that_contradict_the_launcher_are_refused(monkeypatch):
 
 def test_batches_that_the_processes_cannot_share_are_refused():
     with pytest.raises(
-        ValueError, match=r"2 processes cannot share batches=3 equally; set batches to a multiple, e.g. 2"
+        ValueError, match=r"2 processes cannot share accumulate_grad_batches=3 equally; set it to a multiple, e.g. 2"
     ):
         machine.connect(Machine(devices=2), "cpu", 3, list)
 
@@ -199,7 +199,11 @@ def corpus(tmp_path_factory):
     (root / "data/short.h5ad").write_bytes((root / "data/human.h5ad").read_bytes()[:3000])
     sfm = random_sfm(num_layers=1, freeze_loaded_gene_embeddings=True, beta_momentum=0.05)
     begun = write_release(root / "begun", sfm, random_vgae())
-    streamed = {"batches": 2, "on_bad_file": "skip", "stream": StreamConfig(above=0, block=10, window=30, windows=2)}
+    streamed = {
+        "accumulate_grad_batches": 2,
+        "on_bad_file": "skip",
+        "stream": StreamConfig(above=0, block=10, window=30, windows=2),
+    }
     return settings(root / "data", root / "run", init=begun, **streamed)
 
 
@@ -264,7 +268,7 @@ def test_two_processes_go_on_where_one_began(unbroken, two, name):
 def test_both_processes_stop_at_a_number_that_one_met(two):
     told = [json.loads((two / f"rank{number}.json").read_text()) for number in range(2)]
     assert {t["poisoned"] for t in told} == {"step 2: fit is nan on a batch of file0.h5ad; the run stops here"}
-    assert all("2 processes cannot share batches=3" in t["indivisible"] for t in told)
+    assert all("2 processes cannot share accumulate_grad_batches=3" in t["indivisible"] for t in told)
 
 
 def test_two_processes_stream_to_the_model_of_one(two, corpus):

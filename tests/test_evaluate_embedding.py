@@ -1,4 +1,4 @@
-"""Measures of an embedding against scikit-learn and plain loops; `embedding` on made-up cells; its doors."""
+"""Measures of an embedding against scikit-learn and plain loops; `embedding` on made-up cells; its validation."""
 
 import re
 import sys

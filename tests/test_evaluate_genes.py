@@ -1,4 +1,4 @@
-"""Probes against plain versions, `genes` on made-up vectors that know something, and its doors."""
+"""Probes against plain versions, `genes` on made-up vectors that know something, and its validation."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""`network` on a small made-up truth and its doors."""
+"""`network` on a small made-up truth and its validation."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""`per_cell` against plain loops, the per-cell baselines against slow versions, forms of scores, and the doors."""
+"""`per_cell` against plain loops, the per-cell baselines against slow versions, forms of scores, and validation."""
 
 import dataclasses
 

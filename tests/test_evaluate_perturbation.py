@@ -1,4 +1,4 @@
-"""`perturbation` on simulated knock-downs, its parts against SciPy, its doors."""
+"""`perturbation` on simulated knock-downs, its parts against SciPy, its validation."""
 
 import numpy as np
 import pandas as pd

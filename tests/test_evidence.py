@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_train import evidence_of, lexicon  # noqa: F401
+from test_train import evidence_of, reference_data  # noqa: F401
 
 from sccafm.train.config import EvidenceWeights
 from sccafm.train.evidence import standardised
@@ -20,21 +20,21 @@ def plain_standard(values):
     return [min(max((v - mean) / spread, -2.5), 2.5) for v in values]
 
 
-def case(lexicon):  # noqa: F811
-    edges = lexicon.prior_tokens
+def case(reference_data):  # noqa: F811
+    edges = reference_data.prior_tokens
     regulators = torch.tensor(edges["source"].unique()[:3])
     genes = torch.cat([regulators, torch.tensor(edges["target"].unique()[5:12])])
-    acts = torch.zeros(len(genes), dtype=torch.bool)
-    acts[:3] = True
+    regulator_mask = torch.zeros(len(genes), dtype=torch.bool)
+    regulator_mask[:3] = True
     generator = torch.Generator().manual_seed(0)
-    return regulators, genes, acts, 0.9 * torch.rand(2, len(genes), generator=generator)
+    return regulators, genes, regulator_mask, 0.9 * torch.rand(2, len(genes), generator=generator)
 
 
-def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(lexicon):  # noqa: F811
-    edges = lexicon.prior_tokens
+def test_the_prior_of_a_batch_equals_a_lookup_in_the_table(reference_data):  # noqa: F811
+    edges = reference_data.prior_tokens
     known = {(s, t): c for s, t, c in zip(edges["source"], edges["target"], edges["confidence"], strict=True)}
     regulators, targets = edges["source"].unique()[:40], edges["target"].unique()[:50]
-    found = evidence_of(lexicon).known(torch.tensor(regulators), torch.tensor(targets))
+    found = evidence_of(reference_data).known(torch.tensor(regulators), torch.tensor(targets))
     expected = [[min(known.get((s, t), 0.0), 0.99) for t in targets] for s in regulators]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert 0 < (found > 0).sum() < found.numel()
@@ -50,10 +50,10 @@ def plain_fit(evidence, regulators, genes):
     return [[x / math.sqrt(sum(y * y for y in row) / len(row)) for x in row] for row in left]
 
 
-def test_evidence_equals_the_loop(lexicon):  # noqa: F811
-    evidence = evidence_of(lexicon)
-    regulators, genes, acts, activity = case(lexicon)
-    found = evidence(regulators, genes, acts, activity)
+def test_evidence_equals_the_loop(reference_data):  # noqa: F811
+    evidence = evidence_of(reference_data)
+    regulators, genes, regulator_mask, activity = case(reference_data)
+    found = evidence(regulators, genes, regulator_mask, activity)
     assert found.shape == (2, 3, 10)
     w = evidence.weights
     bound, responds = (plain_standard(table[genes].tolist()) for table in (evidence.bound, evidence.responds))
@@ -70,24 +70,26 @@ def test_evidence_equals_the_loop(lexicon):  # noqa: F811
                 assert float(found[c, i, j]) == pytest.approx(target + regulator + pair, abs=1e-4)
 
 
-def test_the_fit_of_pairs_has_no_levels_and_ignores_popular_ends(lexicon):  # noqa: F811
-    evidence = evidence_of(lexicon)
-    regulators, genes, _, _ = case(lexicon)
+def test_the_fit_of_pairs_has_no_levels_and_ignores_popular_ends(reference_data):  # noqa: F811
+    evidence = evidence_of(reference_data)
+    regulators, genes, _, _ = case(reference_data)
     fit = evidence.fit(regulators, genes)
     assert fit.mean(1).abs().max() < 1e-5 and fit.mean(0).square().mean() < 0.02
-    assert torch.allclose(fit.std(1, correction=0), torch.ones(3), atol=1e-5)  # no regulator leads because more is known of it
+    assert torch.allclose(
+        fit.std(1, correction=0), torch.ones(3), atol=1e-5
+    )  # no regulator leads because more is known of it
     shift = torch.randn(evidence.sends.shape[1], generator=torch.Generator().manual_seed(1))
     evidence.sends = evidence.sends + shift  # moves every product of a target alike: its popularity
     assert torch.allclose(evidence.fit(regulators, genes), fit, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(EvidenceWeights)])
-def test_each_weight_takes_its_term_away(name, lexicon):  # noqa: F811
-    args = case(lexicon)
-    full = evidence_of(lexicon)(*args)
-    assert not torch.allclose(full, evidence_of(lexicon, **{name: 0.0})(*args))
+def test_each_weight_takes_its_term_away(name, reference_data):  # noqa: F811
+    args = case(reference_data)
+    full = evidence_of(reference_data)(*args)
+    assert not torch.allclose(full, evidence_of(reference_data, **{name: 0.0})(*args))
     nothing = EvidenceWeights(**{f.name: 0.0 for f in dataclasses.fields(EvidenceWeights)})
-    alone = evidence_of(lexicon, **dataclasses.asdict(dataclasses.replace(nothing, **{name: 1.0})))(*args)
+    alone = evidence_of(reference_data, **dataclasses.asdict(dataclasses.replace(nothing, **{name: 1.0})))(*args)
     assert alone.abs().max() > 0
 
 

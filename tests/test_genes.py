@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sccafm.reference.genes import (
-    LOST,
+    UNKNOWN_TOKEN,
     GeneNames,
     Homologs,
     Vocabulary,
     guess_species,
     is_ensembl,
     match_genes,
+    normalize_symbol,
     species_name,
-    spell,
 )
 
 RECORDS = [
@@ -52,24 +52,24 @@ def token(name, species="human"):
 
 @given(st.text())
 def test_spelling_twice_changes_nothing(name):
-    assert spell(spell(name)) == spell(name)
+    assert normalize_symbol(normalize_symbol(name)) == normalize_symbol(name)
 
 
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9.-]{0,9}", fullmatch=True), st.sampled_from(["", " ", "\t", "\n "]))
 def test_case_and_spaces_do_not_matter(name, space):
-    assert spell(space + name.lower() + space) == spell(name.upper())
+    assert normalize_symbol(space + name.lower() + space) == normalize_symbol(name.upper())
 
 
 @given(IDS, st.integers(1, 99))
 def test_ensembl_versions_are_cut(gene_id, version):
-    assert spell(f"{gene_id.lower()}.{version}") == gene_id
+    assert normalize_symbol(f"{gene_id.lower()}.{version}") == gene_id
     assert is_ensembl(gene_id)
 
 
 @pytest.mark.parametrize("name", ["NKX2-5", "RP11-34P13.7", "AC245014.3", "H1.2", "ENSG", "ENSA"])
 def test_dots_of_symbols_stay(name):
-    assert spell(name) == name
-    assert not is_ensembl(spell(name))
+    assert normalize_symbol(name) == name
+    assert not is_ensembl(normalize_symbol(name))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_index_gaps_count_as_rows():
 
 def test_special_rows_are_no_genes():
     assert VOCABULARY.special("<pad>") == 0
-    assert token("<pad>") == LOST
-    assert token("") == LOST
+    assert token("<pad>") == UNKNOWN_TOKEN
+    assert token("") == UNKNOWN_TOKEN
 
 
 def test_unnamed_gene_is_called_by_its_id():
@@ -141,18 +141,18 @@ def test_mouse_gene_is_found_by_the_orthologs_id_where_its_symbol_is_unknown():
 
 
 def test_mouse_symbol_means_nothing_in_a_human():
-    assert BOOK.find("Trp53", "human") == (LOST, "lost")
+    assert BOOK.find("Trp53", "human") == (UNKNOWN_TOKEN, "lost")
 
 
 @pytest.mark.parametrize("alias", ["PU.1", "pu.1", "P53"])
 def test_alias_reaches_the_current_symbol(alias):
     found, way = BOOK.find(alias, "human")
     assert way == "alias"
-    assert VOCABULARY.symbol(found) == BOOK.aliases[spell(alias)]
+    assert VOCABULARY.symbol(found) == BOOK.aliases[normalize_symbol(alias)]
 
 
 def test_alias_of_an_unknown_symbol_is_lost():
-    assert BOOK.find("GONE", "human") == (LOST, "lost")
+    assert BOOK.find("GONE", "human") == (UNKNOWN_TOKEN, "lost")
 
 
 @given(st.lists(st.sampled_from(["GATA1", "ENSG00000141510", "TWIN"]), min_size=1), st.text(), st.integers(0, 9))
@@ -189,7 +189,7 @@ def test_mouse_ids_are_called_by_mouse_symbols():
 def test_unknown_genes_are_lost_and_keep_their_name():
     found = match(var_names=["GATA1", "Foo"])
     assert found.is_known.tolist() == [True, False]
-    assert found.tokens.tolist() == [4, LOST]
+    assert found.tokens.tolist() == [4, UNKNOWN_TOKEN]
     assert found.ways.tolist() == ["symbol", "lost"]
     assert found.symbols.tolist() == ["GATA1", "Foo"]
 
@@ -232,28 +232,28 @@ def test_vocabulary_that_is_no_json_is_refused_by_path(tmp_path):
     ],
 )
 def test_bundled_tables_know_names_as_they_come(tiny_model, name, species, symbol):
-    found, _ = tiny_model.lexicon.genes.find(name, species)
-    assert found != LOST
+    found, _ = tiny_model.reference_data.genes.find(name, species)
+    assert found != UNKNOWN_TOKEN
     assert tiny_model.vocabulary.symbol(found) == symbol
 
 
 @pytest.mark.parametrize("name", ["HLA.DRA", "hg19_HLA-DRA", "GRCh38___HLA-DRA", " hla-dra "])
 def test_names_that_tools_mangled_are_found(tiny_model, name):
-    book = tiny_model.lexicon.genes
+    book = tiny_model.reference_data.genes
     token, _ = book.find(name, "human")
     assert book.vocabulary.symbol(token) == "HLA-DRA"
 
 
 def test_ensembl_copies_on_the_y_chromosome_are_the_gene(tiny_model):
-    book = tiny_model.lexicon.genes
+    book = tiny_model.reference_data.genes
     assert book.find("ENSG00000182378.15_PAR_Y", "human") == book.find("ENSG00000182378", "human")
 
 
 @pytest.mark.parametrize("name", ["Ear2", "Mcpt1", "Mgl2"])
 def test_synonyms_of_human_genes_do_not_name_mouse_genes(tiny_model, name):
-    assert tiny_model.lexicon.genes.find(name, "mouse") == (LOST, "lost")
+    assert tiny_model.reference_data.genes.find(name, "mouse") == (UNKNOWN_TOKEN, "lost")
 
 
 def test_symbols_that_were_official_once_name_mouse_genes(tiny_model):
-    book = tiny_model.lexicon.genes
+    book = tiny_model.reference_data.genes
     assert book.vocabulary.symbol(book.find("Ctgf", "mouse")[0]) == "CCN2"

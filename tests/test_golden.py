@@ -19,7 +19,7 @@ from sccafm.nn.efm import NextGene
 from sccafm.nn.ordering import GeneOrder, gene_order, regulatory_order, reordered
 from sccafm.nn.routing import BalancedGating, balanced_beta
 from sccafm.nn.vgae import Likelihood, Posterior, VGAEOutput
-from sccafm.reference.genes import spell
+from sccafm.reference.genes import normalize_symbol
 from sccafm.types import CONDITIONS, Factors
 
 TOKEN_CASES = [
@@ -50,12 +50,12 @@ def tokens_of(golden, release):
         source = "human_symbol" if case == "ragged" else case
         arguments = json.loads(golden(f"{config}/tokens/index.json").read_text())[source]
         settings = dict(arguments["tokenizer"])
-        lexicon = release(config).lexicon
+        reference_data = release(config).reference_data
         found = tokenize_as_published(
             ad.read_h5ad(golden(f"{config}/tokens/{source}.input.h5ad")),
-            lexicon.vocabulary,
-            lexicon.conditions,
-            {species: set(table.index) for species, table in lexicon.regulators.items()},
+            reference_data.vocabulary,
+            reference_data.conditions,
+            {species: set(table.index) for species, table in reference_data.regulators.items()},
             max_length=settings.pop("max_length"),
             gene_key=arguments["gene_key"],
             keys={name: settings[f"{name}_key"] for name in CONDITIONS if f"{name}_key" in settings},
@@ -239,7 +239,9 @@ def prior_matrix(model) -> torch.Tensor:
     """Which pairs of tokens the release's OmniPath.csv holds, self-edges among them: V V bool."""
     vocabulary = model.vocabulary
     edges = pd.read_csv(model.files["omnipath"])
-    source, target = (edges[column].map(spell).map(vocabulary.token).to_numpy() for column in ("Gene1", "Gene2"))
+    source, target = (
+        edges[column].map(normalize_symbol).map(vocabulary.token).to_numpy() for column in ("Gene1", "Gene2")
+    )
     known = (source >= 0) & (target >= 0)
     held = torch.zeros(vocabulary.size, vocabulary.size, dtype=torch.bool)
     held[source[known], target[known]] = True
@@ -248,7 +250,7 @@ def prior_matrix(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("config", ["small", "dense"])
 def test_the_lexicon_holds_the_published_prior_without_self_edges(config, release):
-    edges = release(config).lexicon.prior_tokens
+    edges = release(config).reference_data.prior_tokens
     held = prior_matrix(release(config)).fill_diagonal_(False)
     assert sorted(zip(edges["source"], edges["target"], strict=True)) == [
         tuple(pair) for pair in held.nonzero().tolist()

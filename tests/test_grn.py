@@ -130,7 +130,7 @@ def test_unknown_cell_is_said(grn):
 
 
 def test_prior_edges_are_marked(grn, tiny_model):
-    prior = tiny_model.lexicon.prior
+    prior = tiny_model.reference_data.prior
     held = set(zip(prior["Gene1"], prior["Gene2"], strict=True))
     frame = grn.to_frame()
     expected = [(s, t) in held for s, t in zip(frame["source"], frame["target"], strict=True)]

@@ -1,6 +1,7 @@
-"""Heads: three worked examples, honest folds, calibrated probabilities, folders, doors; frozen and unfrozen."""
+"""Heads: three worked examples, honest folds, calibrated probabilities, folders, validation; frozen and fine-tuned."""
 
 import dataclasses
+import json
 
 import anndata as ad
 import numpy as np
@@ -209,8 +210,8 @@ def ours(tiny_model):
     return dataclasses.replace(tiny_model, efm=random_causal_efm(tiny_model.vocabulary.size))
 
 
-LONG = tl.Unfreeze(epochs=16, learning_rate=1e-2, thin_from=1.0)
-QUICK = tl.Unfreeze(epochs=1, learning_rate=1e-2)
+LONG = tl.Finetune(epochs=16, learning_rate=1e-2, thin_from=1.0)
+QUICK = tl.Finetune(epochs=1, learning_rate=1e-2)
 
 
 def stimulated(n=96, high=4.0, low=0.4) -> ad.AnnData:
@@ -231,41 +232,41 @@ def stimulated(n=96, high=4.0, low=0.4) -> ad.AnnData:
     return ad.AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)), obs, pd.DataFrame(index=GENES.split()))
 
 
-def unfrozen(adata, model, target="stimulus", unfreeze=QUICK, **settings):
+def finetuned(adata, model, target="stimulus", finetune=QUICK, **settings):
     settings = {"groups": "donor", "n_folds": 2} | settings
-    return tl.fit_head(adata, target, unfreeze=unfreeze, model=model, progress=False, **settings)
+    return tl.fit_head(adata, target, finetune=finetune, model=model, progress=False, **settings)
 
 
-def test_unfreezing_reaches_what_frozen_vectors_hide(ours):
+def test_finetuning_reaches_what_frozen_vectors_hide(ours):
     adata = stimulated()
     sccafm.embed(adata, ours, progress=False)
     frozen, tuned = (
         head.scores.iloc[-1]["accuracy"]
         for head in (
             tl.fit_head(adata, "stimulus", groups="donor", n_folds=3),
-            unfrozen(adata, ours, unfreeze=LONG, n_folds=3),
+            finetuned(adata, ours, finetune=LONG, n_folds=3),
         )
     )
     assert frozen < 0.75
     assert tuned > frozen + 0.1
 
 
-def test_unfreezing_changes_a_copy_and_repeats(ours):
+def test_finetuning_changes_a_copy_and_repeats(ours):
     before = {name: tensor.clone() for name, tensor in ours.efm.state_dict().items()}
     torch.manual_seed(3)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     adata = stimulated(40)
-    one = unfrozen(adata, ours)
+    one = finetuned(adata, ours)
     assert torch.equal(drawn, torch.rand(1))
-    two = unfrozen(adata, ours)
+    two = finetuned(adata, ours)
     pd.testing.assert_frame_equal(one.held_out, two.held_out, check_exact=True)
     assert one.embedding_hash == two.embedding_hash
     for name, tensor in ours.efm.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert all(not p.requires_grad for p in one.tuned.efm.parameters())
     assert not torch.equal(one.tuned.efm.gene_shift.weight, before["gene_shift.weight"])
-    assert one.embedding_hash != unfrozen(adata, ours, random_state=1).embedding_hash
+    assert one.embedding_hash != finetuned(adata, ours, random_state=1).embedding_hash
     assert not adata.obsm
 
 
@@ -277,7 +278,7 @@ def test_what_is_held_out_has_no_say(ours):
     other.obs.loc[flipped, "stimulus"] = other.obs.loc[flipped, "stimulus"].map(
         {"control": "stimulated", "stimulated": "control"}
     )
-    raw = [np.log(unfrozen(a, ours, n_folds=6).held_out[flipped].to_numpy()) for a in (adata, other)]
+    raw = [np.log(finetuned(a, ours, n_folds=6).held_out[flipped].to_numpy()) for a in (adata, other)]
     margins = [x[:, 0] - x[:, 1] for x in raw]  # logits over a temperature, which all held-out cells decide together
     ratio = margins[0] / margins[1]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
@@ -286,9 +287,9 @@ def test_what_is_held_out_has_no_say(ours):
 @pytest.mark.parametrize(
     ("target", "kind", "network"), [("stimulus", "classify", "mlp"), ("dose", "regress", "linear")]
 )
-def test_an_unfrozen_head_comes_back_from_a_folder(ours, tmp_path, target, kind, network):
+def test_a_finetuned_head_comes_back_from_a_folder(ours, tmp_path, target, kind, network):
     adata = stimulated(40)
-    head = unfrozen(adata, ours, target, kind=kind, network=network)
+    head = finetuned(adata, ours, target, kind=kind, network=network)
     folder = head.write(tmp_path / "head")
     expected = tl.predict(adata, head, model=ours, progress=False)
     pd.testing.assert_frame_equal(
@@ -296,12 +297,21 @@ def test_an_unfrozen_head_comes_back_from_a_folder(ours, tmp_path, target, kind,
     )
     found = tl.read_head(folder)
     assert (found.settings, found.embedding_hash) == (head.settings, head.embedding_hash)
-    assert found.tuned.unfreeze == QUICK
+    assert found.tuned.finetune == QUICK
     assert found.tuned.symbols == tuple(GENES.split())
-    assert "on 60 genes, embedding module unfrozen for 1 epochs: over 2 folds of donor" in repr(found)
+    assert "on 60 genes, embedding module fine-tuned for 1 epochs: over 2 folds of donor" in repr(found)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
     assert f"{target}_predicted" in adata.obs
+
+
+def test_a_head_that_was_written_with_older_names_is_read(ours, tmp_path):
+    folder = finetuned(stimulated(40), ours).write(tmp_path / "head")
+    content = json.loads((folder / "head.json").read_text())
+    settings = content["tuned"].pop("finetune")
+    content["tuned"]["unfreeze"] = settings | {"cells": settings.pop("batch_size")}
+    (folder / "head.json").write_text(json.dumps(content))
+    assert tl.read_head(folder).tuned.finetune == QUICK
 
 
 @pytest.mark.parametrize("network", ["linear", "mlp"])
@@ -321,7 +331,7 @@ def test_an_answer_does_not_depend_on_the_number_of_rows(network, width):
 def test_a_cell_is_predicted_alike_in_any_company(ours):
     """Other cells, another order of genes, other names for them: the answer has the same bits."""
     adata = stimulated(40)
-    head = unfrozen(adata, ours)
+    head = finetuned(adata, ours)
     expected = tl.predict(adata, head, model=ours, progress=False, copy=True)
     few = adata[[7, 3, 31]].copy()
     few.var_names = [ours.vocabulary.gene_id(token) for token in head.tuned.gene_ids]
@@ -335,9 +345,9 @@ def test_networks_that_are_there_already_give_the_same_head(ours, tmp_path):
     adata.obs.loc[adata.obs_names[:5], "stimulus"] = np.nan
     store = tmp_path / "grn"
     grn = sccafm.infer_grn(adata.copy(), ours, keep_factors=True, null_cells=0, progress=False, store=store)
-    expected = unfrozen(adata, ours)
+    expected = finetuned(adata, ours)
     assert len(expected.held_out) == 35
-    assert unfrozen(adata, ours, grn=grn).embedding_hash == expected.embedding_hash
+    assert finetuned(adata, ours, grn=grn).embedding_hash == expected.embedding_hash
 
 
 def test_the_structure_module_is_asked_once_a_cell(ours, monkeypatch):
@@ -348,13 +358,13 @@ def test_the_structure_module_is_asked_once_a_cell(ours, monkeypatch):
         return forward(module, tokens)
 
     monkeypatch.setattr(type(ours.sfm), "forward", watched)
-    unfrozen(stimulated(40), ours)
+    finetuned(stimulated(40), ours)
     assert sum(asked) == 40
 
 
 def test_genes_that_are_absent_are_told(ours):
     adata = stimulated(40)
-    head = unfrozen(adata, ours)
+    head = finetuned(adata, ours)
     with pytest.warns(UserWarning, match="1 of the 60 genes that the head was fitted on are not in the data, .*: IL32"):
         tl.predict(adata[:, :-1].copy(), head, model=ours, progress=False)
     with pytest.raises(
@@ -363,11 +373,11 @@ def test_genes_that_are_absent_are_told(ours):
         tl.predict(adata[:, :20].copy(), head, model=ours, progress=False)
 
 
-UNFROZEN_DOORS = [
-    ({"unfreeze": "soon"}, ValueError, 'unfreeze must be a text such as "5 epochs", or an sccafm.tl.Unfreeze; got'),
-    ({"unfreeze": "3 minutes"}, ValueError, 'unfreeze must be a text such as "5 epochs"'),
-    ({"unfreeze": "0 epochs"}, ValueError, "Unfreeze needs epochs above 0, got 0.0"),
-    ({"unfreeze": tl.Unfreeze}, ValueError, 'unfreeze must be a text such as "5 epochs"'),
+FINETUNE_ERRORS = [
+    ({"finetune": "soon"}, ValueError, 'finetune must be a text such as "5 epochs", or an sccafm.tl.Finetune; got'),
+    ({"finetune": "3 minutes"}, ValueError, 'finetune must be a text such as "5 epochs"'),
+    ({"finetune": "0 epochs"}, ValueError, "Finetune needs epochs above 0, got 0.0"),
+    ({"finetune": tl.Finetune}, ValueError, 'finetune must be a text such as "5 epochs"'),
     ({"batch_size": 0}, ValueError, 'batch_size must be "auto" or a positive whole number, got 0'),
     ({"layer": "raw"}, KeyError, "no layer 'raw'"),
     ({"grn": 3}, TypeError, "grn must be what sccafm.infer_grn or sccafm.read_grn returned, got int"),
@@ -375,41 +385,41 @@ UNFROZEN_DOORS = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "error", "told"), UNFROZEN_DOORS)
-def test_doors_of_unfreezing(ours, settings, error, told):
+@pytest.mark.parametrize(("settings", "error", "told"), FINETUNE_ERRORS)
+def test_validation_of_finetuning(ours, settings, error, told):
     with pytest.raises(error, match=told):
-        unfrozen(stimulated(20), ours, **settings)
+        finetuned(stimulated(20), ours, **settings)
 
 
 def test_doors_of_models(ours, tiny_model):
     adata = stimulated(20)
     with pytest.raises(
-        ValueError, match="the model from tiny has no embedding module to unfreeze; use the bundled one"
+        ValueError, match="the model from tiny has no embedding module to fine-tune; use the bundled one"
     ):
-        unfrozen(adata, tiny_model)
+        finetuned(adata, tiny_model)
     published = random_efm(tiny_model.vocabulary.size, tiny_model.conditions.size)
-    with pytest.raises(ValueError, match="the published embedding module cannot be unfrozen; load a model"):
-        unfrozen(adata, dataclasses.replace(tiny_model, efm=published))
-    head = unfrozen(adata, ours)
+    with pytest.raises(ValueError, match="the published embedding module cannot be fine-tuned; load a model"):
+        finetuned(adata, dataclasses.replace(tiny_model, efm=published))
+    head = finetuned(adata, ours)
     other = dataclasses.replace(ours, weights_hash="1" * 64, source="elsewhere")
     with pytest.raises(ValueError, match="structure module 0000000000000000 of the model from tiny, .* model='tiny'"):
         tl.predict(adata, head, model=other, progress=False)
-    with pytest.raises(FloatingPointError, match="unfreeze= met a loss of nan; lower its learning_rate"):
-        unfrozen(adata, ours, unfreeze=tl.Unfreeze(3, learning_rate=1e30))
+    with pytest.raises(FloatingPointError, match="finetune= met a loss of nan; lower its learning_rate"):
+        finetuned(adata, ours, finetune=tl.Finetune(3, learning_rate=1e30))
 
 
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ({"epochs": "5"}, "Unfreeze needs epochs above 0, got '5'"),
-        ({"epochs": 1, "cells": 0}, "whole number of cells a step, at least 1, got 0"),
-        ({"epochs": 1, "learning_rate": 0.0}, "Unfreeze needs learning_rate above 0, got 0.0"),
+        ({"epochs": "5"}, "Finetune needs epochs above 0, got '5'"),
+        ({"epochs": 1, "batch_size": 0}, "whole number as batch_size, at least 1, got 0"),
+        ({"epochs": 1, "learning_rate": 0.0}, "Finetune needs learning_rate above 0, got 0.0"),
         ({"epochs": 1, "thin_from": 0}, "thin_from above 0 and at most 1, got 0"),
     ],
 )
 def test_doors_of_settings(setting, told):
     with pytest.raises(ValueError, match=told):
-        tl.Unfreeze(**setting)
+        tl.Finetune(**setting)
 
 
 def test_settings_without_effect_warn(ours):
@@ -421,10 +431,10 @@ def test_settings_without_effect_warn(ours):
         {"batch_size": 3},
         {"device": "cpu"},
     ):
-        with pytest.warns(UserWarning, match=f"{next(iter(setting))}= has no effect without unfreeze="):
+        with pytest.warns(UserWarning, match=f"{next(iter(setting))}= has no effect without finetune="):
             head = tl.fit_head(adata, "cell_type", **setting)
     for setting in ({"layer": "counts"}, {"batch_size": 3}, {"device": "cpu"}, {"species": "human"}):
         with pytest.warns(UserWarning, match=f"{next(iter(setting))}= has no effect on this head, which reads vectors"):
             tl.predict(adata, head, **setting)
-    with pytest.warns(UserWarning, match="use_rep= has no effect with unfreeze=, which reads expression"):
-        unfrozen(stimulated(20), ours, use_rep="X_pca")
+    with pytest.warns(UserWarning, match="use_rep= has no effect with finetune=, which reads expression"):
+        finetuned(stimulated(20), ours, use_rep="X_pca")

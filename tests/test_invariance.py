@@ -132,7 +132,7 @@ def test_memory_or_disk(infer, toy_adata, expected, tmp_path):
 
 
 def test_names_of_genes(infer, toy_adata, expected, tiny_model):
-    book = tiny_model.lexicon.genes
+    book = tiny_model.reference_data.genes
     ids = [tiny_model.vocabulary.gene_id(book.find(name, "human")[0]) for name in toy_adata.var_names]
     toy_adata.var["feature_name"] = toy_adata.var_names.to_numpy()
     toy_adata.var_names = [f"{gene_id}.{i}" for i, gene_id in enumerate(ids)]
@@ -150,9 +150,9 @@ def test_genes_beside_it_do_not_matter_where_genes_are_named(infer, toy_adata):
 
 
 def test_padding(tiny_model, toy_adata):
-    reading = prepare(toy_adata, tiny_model)
-    values = reading.matrix.read(0, 4, reading.columns)
-    plain = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[:4])
+    model_input = prepare(toy_adata, tiny_model)
+    values = model_input.matrix.read(0, 4, model_input.columns)
+    plain = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[:4])
     tail = torch.zeros(4, 9)
     padded = Tokens(
         torch.cat([plain.gene_ids, tail.long() + 7], 1),
@@ -170,9 +170,9 @@ def test_padding(tiny_model, toy_adata):
 
 
 def test_cells_passed_together_on_a_device(tiny_model, toy_adata):
-    reading = prepare(toy_adata, tiny_model)
-    values = reading.matrix.read(0, 8, reading.columns)
-    tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[:8])
+    model_input = prepare(toy_adata, tiny_model)
+    values = model_input.matrix.read(0, 8, model_input.columns)
+    tokens = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[:8])
     with torch.inference_mode():
         together = tiny_model.sfm(tokens)
         alone = torch.cat([tiny_model.sfm(tokens[i : i + 1]).scores() for i in range(8)])

@@ -161,7 +161,7 @@ def test_cells_are_compared_within_strata():
     assert found.observed.loc["r0", "g2"] == pytest.approx(0, abs=0.1)  # not the difference of the lines
 
 
-# --- vectors and doors
+# --- vectors and validation
 
 
 def test_vectors_of_cells_move(toy_adata):

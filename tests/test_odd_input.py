@@ -1,4 +1,4 @@
-"""Odd input at the doors: each kind is read rightly, or refused in words that mend it, before the first cell is read."""
+"""Odd input at the entry: each kind is read rightly, or refused in words that mend it, before the first cell is read."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from sccafm.data.input import prepare
 from sccafm.data.options import InputOptions
 from sccafm.evaluate import read_edges
 from sccafm.evaluate.truth import score_matrix
-from sccafm.reference.genes import guess_species, spell
+from sccafm.reference.genes import guess_species, normalize_symbol
 
 CALLS = ["infer", "embed"]
 
@@ -45,7 +45,7 @@ def call(tiny_model, ours):
 @pytest.mark.parametrize("prefix", ["GRCh38_", "GRCh38_____", "hg19_", "HG19_", "grch38_", "GRCh38-2020-A_"])
 def test_human_genome_prefixes_tell_the_species_and_are_no_part_of_a_name(prefix):
     assert guess_species([f"{prefix}SPI1", f"{prefix}GATA1"]) == "human"
-    assert spell(f"{prefix}Spi1") == "SPI1"
+    assert normalize_symbol(f"{prefix}Spi1") == "SPI1"
 
 
 @pytest.mark.parametrize("prefix", ["GRCm38_", "GRCm39_", "mm10_", "mm10___", "MM10_", "mm39_"])

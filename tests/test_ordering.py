@@ -47,9 +47,9 @@ graphs = st.integers(1, 8).flatmap(
 @settings(max_examples=200, deadline=None)
 @given(graphs)
 def test_the_order_equals_the_slow_plain_one(graph):
-    scores, acts, is_gene = (np.array(part) for part in graph)
-    scores = np.where(acts[:, None], scores, 0)
-    regulators = torch.from_numpy(np.flatnonzero(acts & is_gene))
+    scores, regulator_mask, is_gene = (np.array(part) for part in graph)
+    scores = np.where(regulator_mask[:, None], scores, 0)
+    regulators = torch.from_numpy(np.flatnonzero(regulator_mask & is_gene))
     found, breaks = gene_order(torch.from_numpy(scores).float()[regulators], regulators, torch.from_numpy(is_gene))
     assert (found.tolist(), breaks) == plain_order(scores, is_gene)
 

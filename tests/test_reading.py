@@ -26,7 +26,7 @@ def data(names=SYMBOLS, cells=6, values=None, **columns):
 
 
 @pytest.fixture
-def reading(tiny_model):
+def model_input(tiny_model):
     def of(adata, **settings):
         return prepare(adata, tiny_model, InputOptions(**settings))
 
@@ -34,9 +34,9 @@ def reading(tiny_model):
 
 
 @pytest.fixture
-def conditions(reading, tiny_model):
+def conditions(model_input, tiny_model):
     def of(adata, **settings):
-        found = reading(adata, **settings)
+        found = model_input(adata, **settings)
         known = tiny_model.conditions
         ids = {slot: found.conditions[0, i] for i, slot in enumerate(CONDITIONS)}
         return found, ids, known
@@ -47,8 +47,8 @@ def conditions(reading, tiny_model):
 # --- genes
 
 
-def test_plain_symbols_are_read(reading):
-    found = reading(data())
+def test_plain_symbols_are_read(model_input):
+    found = model_input(data())
     assert found.names.tolist() == SYMBOLS
     assert found.species == "human"
     assert found.is_tf.tolist() == [True, True, True, False, False, False, True, False]
@@ -71,17 +71,17 @@ def test_plain_symbols_are_read(reading):
     ],
     ids=["ids", "versions", "lower-ids", "gene_ids", "feature_name", "feature_id", "gene_symbols", "lower", "rescue"],
 )
-def test_the_same_genes_however_they_are_written(reading, names, columns):
-    expected = reading(data())
-    found = reading(data(names, **columns), species="human")
+def test_the_same_genes_however_they_are_written(model_input, names, columns):
+    expected = model_input(data())
+    found = model_input(data(names, **columns), species="human")
     np.testing.assert_array_equal(found.gene_ids, expected.gene_ids)
     np.testing.assert_array_equal(found.is_tf, expected.is_tf)
     assert found.symbols.tolist() == SYMBOLS
     assert found.names.tolist() == list(names)
 
 
-def test_mouse_genes_reach_the_human_tokens_and_keep_their_symbols(reading):
-    found, human = reading(data(MOUSE)), reading(data())
+def test_mouse_genes_reach_the_human_tokens_and_keep_their_symbols(model_input):
+    found, human = model_input(data(MOUSE)), model_input(data())
     both = [i for i, name in enumerate(MOUSE) if name != "Lyz2"]
     known = [found.names.get_loc(MOUSE[i]) for i in both if MOUSE[i] in found.names]
     assert found.species == "mouse"
@@ -91,63 +91,63 @@ def test_mouse_genes_reach_the_human_tokens_and_keep_their_symbols(reading):
     assert found.receipt.n_ortholog >= 7
 
 
-def test_upper_case_mouse_symbols_are_read_once_the_species_is_said(reading):
-    found = reading(data([name.upper() for name in MOUSE]), species="mouse")
-    np.testing.assert_array_equal(found.gene_ids, reading(data(MOUSE)).gene_ids)
+def test_upper_case_mouse_symbols_are_read_once_the_species_is_said(model_input):
+    found = model_input(data([name.upper() for name in MOUSE]), species="mouse")
+    np.testing.assert_array_equal(found.gene_ids, model_input(data(MOUSE)).gene_ids)
 
 
-def test_gene_key_names_the_genes_and_labels_the_results(reading):
-    found = reading(data([f"gene{i}" for i in range(8)], mine=SYMBOLS), gene_key="mine")
+def test_gene_key_names_the_genes_and_labels_the_results(model_input):
+    found = model_input(data([f"gene{i}" for i in range(8)], mine=SYMBOLS), gene_key="mine")
     assert found.names.tolist() == SYMBOLS
 
 
-def test_missing_gene_key_lists_what_there_is(reading):
+def test_missing_gene_key_lists_what_there_is(model_input):
     with pytest.raises(KeyError, match=r"gene_key='genes' is no column of var; there are \['gene_ids'\]"):
-        reading(data(gene_ids=IDS), gene_key="genes")
+        model_input(data(gene_ids=IDS), gene_key="genes")
 
 
-def test_categorical_name_columns_are_read(reading):
+def test_categorical_name_columns_are_read(model_input):
     adata = data([f"gene{i}" for i in range(8)])
     adata.var["feature_name"] = pd.Categorical(SYMBOLS)
-    assert reading(adata).symbols.tolist() == SYMBOLS
+    assert model_input(adata).symbols.tolist() == SYMBOLS
 
 
-def test_unknown_genes_are_left_out_and_listed(reading):
-    found = reading(data([*SYMBOLS, "Foo1", "ENSG99999999999"]))
+def test_unknown_genes_are_left_out_and_listed(model_input):
+    found = model_input(data([*SYMBOLS, "Foo1", "ENSG99999999999"]))
     assert found.names.tolist() == SYMBOLS
     assert found.receipt.lost == ("Foo1", "ENSG99999999999")
     assert "lost 2 genes: Foo1, ENSG99999999999" in str(found.receipt)
 
 
-def test_second_columns_of_a_gene_warn(reading):
+def test_second_columns_of_a_gene_warn(model_input):
     with pytest.warns(UserWarning, match="1 columns share the model's token of a gene.*: P53"):
-        found = reading(data([*SYMBOLS, "P53"]))
+        found = model_input(data([*SYMBOLS, "P53"]))
     assert found.receipt.duplicates == ("P53",)
     assert found.names.tolist() == SYMBOLS
 
 
-def test_of_two_columns_of_one_name_the_higher_is_kept(reading):
+def test_of_two_columns_of_one_name_the_higher_is_kept(model_input):
     values = np.ones((6, 9))
     values[:, 8] = 5
     adata = data([*SYMBOLS, "other"], values=values)
     adata.var_names = [*SYMBOLS, "ACTB"]
     with pytest.warns(UserWarning, match="share the model's token"):
-        found = reading(adata)
+        found = model_input(adata)
     assert found.columns.tolist() == [0, 1, 2, 3, 4, 5, 6, 8]
     assert found.names.is_unique
 
 
 @pytest.mark.parametrize("names", [["xx1", "xx2", "xx3", "xx4"], ["1", "2", "3", "4"], ["GATA1", *map(str, range(40))]])
-def test_nothing_in_common_is_said_with_what_was_looked_at(reading, names):
+def test_nothing_in_common_is_said_with_what_was_looked_at(model_input, names):
     with pytest.raises(ValueError, match=r"of \d+ genes are in the model's vocabulary. Looked at \['var_names'\]"):
-        reading(data(names))
+        model_input(data(names))
 
 
-def test_twice_the_same_cell_is_refused(reading):
+def test_twice_the_same_cell_is_refused(model_input):
     adata = data()
     adata.obs_names = ["a", "b", "c", "d", "e", "a"]
     with pytest.raises(ValueError, match="'a' stands twice; adata.obs_names_make_unique"):
-        reading(adata)
+        model_input(adata)
 
 
 # --- species
@@ -164,53 +164,53 @@ def test_species_is_read_from_obs(conditions, word, key):
     assert ids["species"] == known.index("human") != 0
 
 
-def test_species_is_read_from_uns(reading):
+def test_species_is_read_from_uns(model_input):
     adata = data()
     adata.uns["organism"] = "Mus musculus"
-    assert (reading(adata).species, reading(adata).receipt.species_from) == ("mouse", "uns['organism']")
+    assert (model_input(adata).species, model_input(adata).receipt.species_from) == ("mouse", "uns['organism']")
 
 
-def test_species_is_read_from_the_column_that_was_named(reading):
+def test_species_is_read_from_the_column_that_was_named(model_input):
     adata = data()
     adata.obs["wirt"] = "mm"
-    assert reading(adata, condition_keys={"species": "wirt"}).species == "mouse"
+    assert model_input(adata, condition_keys={"species": "wirt"}).species == "mouse"
 
 
-def test_what_was_said_beats_obs(reading):
+def test_what_was_said_beats_obs(model_input):
     adata = data()
     adata.obs["organism"] = "Rattus norvegicus"
-    assert reading(adata, species="Homo sapiens").species == "human"
+    assert model_input(adata, species="Homo sapiens").species == "human"
 
 
-def test_species_of_unclear_names_is_human_and_said(reading):
+def test_species_of_unclear_names_is_human_and_said(model_input):
     adata = data([name.lower() for name in SYMBOLS])
-    assert reading(adata).receipt.species_from.startswith("default")
+    assert model_input(adata).receipt.species_from.startswith("default")
 
 
-def test_a_rat_is_refused(reading):
+def test_a_rat_is_refused(model_input):
     adata = data()
     adata.obs["organism"] = "Rattus norvegicus"
     with pytest.raises(
         ValueError, match=r"obs\['organism'\] says 'Rattus norvegicus', which is neither human nor mouse"
     ):
-        reading(adata)
+        model_input(adata)
     with pytest.raises(ValueError, match="species= says 'rat', which is neither human nor mouse"):
-        reading(data(), species="rat")
+        model_input(data(), species="rat")
 
 
-def test_two_species_are_refused(reading):
+def test_two_species_are_refused(model_input):
     adata = data()
     adata.obs["organism"] = ["Homo sapiens", "Mus musculus"] * 3
     with pytest.raises(ValueError, match="holds two species .*split the data"):
-        reading(adata)
-    assert reading(adata, species="human").species == "human"
-    assert reading(adata[::2].copy()).species == "human"
+        model_input(adata)
+    assert model_input(adata, species="human").species == "human"
+    assert model_input(adata[::2].copy()).species == "human"
 
 
-def test_two_spellings_of_one_species_are_one(reading):
+def test_two_spellings_of_one_species_are_one(model_input):
     adata = data()
     adata.obs["organism"] = ["Homo sapiens", "human"] * 3
-    assert reading(adata).species == "human"
+    assert model_input(adata).species == "human"
 
 
 # --- conditions
@@ -255,73 +255,75 @@ def test_condition_keys_name_columns(conditions):
 
 
 @pytest.mark.parametrize("slot", ["tissue", "species"])
-def test_missing_condition_column_lists_what_there_is(reading, slot):
+def test_missing_condition_column_lists_what_there_is(model_input, slot):
     adata = data()
     adata.obs["batch"] = "a"
     with pytest.raises(KeyError, match=rf"{slot}='organ', adata.obs has \['batch'\]"):
-        reading(adata, condition_keys={slot: "organ"})
+        model_input(adata, condition_keys={slot: "organ"})
 
 
-def test_unknown_condition_is_refused(reading):
+def test_unknown_condition_is_refused(model_input):
     with pytest.raises(ValueError, match=r"unknown: \['organ'\]"):
-        reading(data(), condition_keys={"organ": "tissue"})
+        model_input(data(), condition_keys={"organ": "tissue"})
 
 
-def test_condition_keys_that_are_no_mapping_are_refused(reading):
+def test_condition_keys_that_are_no_mapping_are_refused(model_input):
     with pytest.raises(ValueError, match="condition_keys maps slots to obs columns, .*got 'tissue'"):
-        reading(data(), condition_keys="tissue")
+        model_input(data(), condition_keys="tissue")
 
 
-def test_species_key_without_effect_warns(reading):
+def test_species_key_without_effect_warns(model_input):
     adata = data()
     adata.obs["host"] = "mouse"
     with pytest.warns(UserWarning, match="has no effect"):
-        assert reading(adata, species="human", condition_keys={"species": "host"}).species == "human"
+        assert model_input(adata, species="human", condition_keys={"species": "host"}).species == "human"
 
 
 # --- regulators
 
 
-def test_all_regulators_hold_cofactors_too(reading):
-    found = reading(data(), regulators="all")
+def test_all_regulators_hold_cofactors_too(model_input):
+    found = model_input(data(), regulators="all")
     assert found.names[found.is_tf].tolist() == ["SPI1", "GATA1", "STAT1", "EP300", "TP53"]
 
 
 @pytest.mark.parametrize("names", [["LYZ", "spi1"], ["ENSG00000090382", "SPI1"]])
-def test_any_genes_may_be_asked_for_as_regulators(reading, names):
+def test_any_genes_may_be_asked_for_as_regulators(model_input, names):
     adata = data(IDS) if names[0].startswith("ENS") else data()
-    found = reading(adata, regulators=names)
+    found = model_input(adata, regulators=names)
     assert found.symbols[found.is_tf].tolist() == ["SPI1", "LYZ"]
 
 
-def test_mouse_regulators_may_be_asked_for_by_either_symbol(reading):
+def test_mouse_regulators_may_be_asked_for_by_either_symbol(model_input):
     for name in ("Trp53", "TP53"):
-        found = reading(data(MOUSE), regulators=[name])
+        found = model_input(data(MOUSE), regulators=[name])
         assert found.names[found.is_tf].tolist() == ["Trp53"]
 
 
-def test_regulators_that_are_not_there_warn(reading):
+def test_regulators_that_are_not_there_warn(model_input):
     with pytest.warns(UserWarning, match="1 of the regulators asked for are not in the data: PAX5"):
-        found = reading(data(), regulators=["SPI1", "PAX5"])
+        found = model_input(data(), regulators=["SPI1", "PAX5"])
     assert found.is_tf.sum() == 1
 
 
-def test_mistyped_regulators_are_refused(reading):
+def test_mistyped_regulators_are_refused(model_input):
     with pytest.raises(ValueError, match='must be "dna_binding", "all" or a list of gene names, got \'dna-binding\''):
-        reading(data(), regulators="dna-binding")
+        model_input(data(), regulators="dna-binding")
 
 
 @pytest.mark.parametrize("settings", [{"genes": ["LYZ", "CD14"]}, {"regulators": []}])
-def test_no_regulator_left_is_refused(reading, settings):
+def test_no_regulator_left_is_refused(model_input, settings):
     with pytest.raises(ValueError, match=r"none of the \d genes is a regulator \(human"):
-        reading(data(), **settings)
+        model_input(data(), **settings)
 
 
-def test_lost_regulators_are_listed(tiny_model, reading):
+def test_lost_regulators_are_listed(tiny_model, model_input):
     lost = [
-        tf for tf in tiny_model.lexicon.regulators["mouse"].index if tiny_model.lexicon.genes.find(tf, "mouse")[0] < 0
+        tf
+        for tf in tiny_model.reference_data.regulators["mouse"].index
+        if tiny_model.reference_data.genes.find(tf, "mouse")[0] < 0
     ]
-    found = reading(data([*MOUSE, lost[0].capitalize()]))
+    found = model_input(data([*MOUSE, lost[0].capitalize()]))
     assert found.receipt.lost_regulators == (lost[0].capitalize(),)
     assert "lost 1 regulators" in str(found.receipt)
 
@@ -329,18 +331,18 @@ def test_lost_regulators_are_listed(tiny_model, reading):
 # --- which genes are read
 
 
-def test_named_genes_are_read_in_file_order(reading):
-    found = reading(data(), genes=["lyz", "SPI1", "LYZ"])
+def test_named_genes_are_read_in_file_order(model_input):
+    found = model_input(data(), genes=["lyz", "SPI1", "LYZ"])
     assert found.names.tolist() == ["SPI1", "LYZ"]
 
 
-def test_genes_may_be_named_by_symbol_where_labels_are_ids(reading):
-    assert reading(data(IDS), genes=["LYZ", IDS[0]]).symbols.tolist() == ["SPI1", "LYZ"]
+def test_genes_may_be_named_by_symbol_where_labels_are_ids(model_input):
+    assert model_input(data(IDS), genes=["LYZ", IDS[0]]).symbols.tolist() == ["SPI1", "LYZ"]
 
 
-def test_a_mistyped_gene_gets_a_hint(reading):
+def test_a_mistyped_gene_gets_a_hint(model_input):
     with pytest.warns(UserWarning, match=r"1 of the 2 genes asked for .*: GATA11; close to 'GATA11': \['GATA1'\]"):
-        found = reading(data(), genes=["SPI1", "GATA11"])
+        found = model_input(data(), genes=["SPI1", "GATA11"])
     assert found.receipt.not_found == ("GATA11",)
     assert "did not find 1 of the genes asked for: GATA11" in str(found.receipt)
 
@@ -357,99 +359,99 @@ def wide():
     return data(WIDE, 300, values)
 
 
-def test_regulators_that_are_seen_and_variable_genes_are_chosen(reading, wide):
-    found = reading(wide, n_top_genes=3)
+def test_regulators_that_are_seen_and_variable_genes_are_chosen(model_input, wide):
+    found = model_input(wide, n_top_genes=3)
     assert found.names[found.is_tf].tolist() == ["SPI1"]
     assert (~found.is_tf).sum() == 3
     assert "B2M" not in found.names
     often = wide.copy()
     often.X[:3, 1] = 1  # 1 % of the cells
-    assert reading(often, n_top_genes=3).is_tf.sum() == 2
+    assert model_input(often, n_top_genes=3).is_tf.sum() == 2
 
 
 @pytest.mark.parametrize(("seen", "n_regulators"), [(9, 1), (10, 2)])
-def test_ten_cells_are_enough_for_a_regulator_among_many(reading, seen, n_regulators):
+def test_ten_cells_are_enough_for_a_regulator_among_many(model_input, seen, n_regulators):
     values = np.random.default_rng(1).poisson(20, (2000, 8)).astype(float)
     values[seen:, 1] = 0
-    assert reading(data(WIDE, 2000, values), n_top_genes=3).is_tf.sum() == n_regulators
+    assert model_input(data(WIDE, 2000, values), n_top_genes=3).is_tf.sum() == n_regulators
 
 
-def test_regulators_that_were_asked_for_are_kept_however_rare(reading, wide):
-    found = reading(wide, n_top_genes=3, regulators=["GATA1"])
+def test_regulators_that_were_asked_for_are_kept_however_rare(model_input, wide):
+    found = model_input(wide, n_top_genes=3, regulators=["GATA1"])
     assert found.names[found.is_tf].tolist() == ["GATA1"]
 
 
-def test_regulators_that_are_always_read_stand_beside_the_others(reading, wide):
-    found = reading(wide, n_top_genes=3, always=["gata1", "CD14"])
+def test_regulators_that_are_always_read_stand_beside_the_others(model_input, wide):
+    found = model_input(wide, n_top_genes=3, always=["gata1", "CD14"])
     assert found.names[found.is_tf].tolist() == ["SPI1", "GATA1", "CD14"]
     assert found.receipt.rare_regulators == ()
     with pytest.warns(UserWarning, match="1 of always= are not in the data or not in the vocabulary: NOBODY"):
-        assert reading(wide, n_top_genes=3, always=["NOBODY"]).receipt.not_found == ("NOBODY",)
+        assert model_input(wide, n_top_genes=3, always=["NOBODY"]).receipt.not_found == ("NOBODY",)
     with pytest.raises(
         ValueError, match=r"always must be a list of names, got the text 'GATA1'; write always=\['GATA1'\]"
     ):
-        reading(wide, always="GATA1")
+        model_input(wide, always="GATA1")
 
 
-def test_the_receipt_names_regulators_that_few_cells_show(reading, wide):
-    receipt = reading(wide, n_top_genes=3).receipt
+def test_the_receipt_names_regulators_that_few_cells_show(model_input, wide):
+    receipt = model_input(wide, n_top_genes=3).receipt
     assert receipt.rare_regulators == ("GATA1",)
     assert r"left out 1 regulators that few cells show (always=[...] reads them): GATA1" in str(receipt)
 
 
 @pytest.mark.parametrize("n_top_genes", [None, 8, 2000])
-def test_small_data_are_taken_whole(reading, wide, n_top_genes):
-    assert reading(wide, n_top_genes=n_top_genes).names.tolist() == WIDE
+def test_small_data_are_taken_whole(model_input, wide, n_top_genes):
+    assert model_input(wide, n_top_genes=n_top_genes).names.tolist() == WIDE
 
 
 @pytest.mark.parametrize("n_top_genes", [0, -3])
-def test_number_of_genes_must_be_positive(reading, n_top_genes):
+def test_number_of_genes_must_be_positive(model_input, n_top_genes):
     with pytest.raises(ValueError, match="n_top_genes must be a positive number or None"):
-        reading(data(), n_top_genes=n_top_genes)
+        model_input(data(), n_top_genes=n_top_genes)
 
 
 # --- values
 
 
-def test_cells_without_counts_warn(reading):
+def test_cells_without_counts_warn(model_input):
     values = np.ones((6, 8))
     values[2] = 0
     with pytest.warns(UserWarning, match="1 cells have no counts.*: cell2"):
-        assert len(reading(data(values=values)).conditions) == 6
+        assert len(model_input(data(values=values)).conditions) == 6
 
 
 @pytest.mark.parametrize(
     ("scale", "message"),
     [(0.37, "X is normalised: it is read as it is"), (123.4, "X is normalised but not log-transformed")],
 )
-def test_normalised_values_warn(reading, scale, message):
+def test_normalised_values_warn(model_input, scale, message):
     adata = data()
     adata.X *= scale
     with pytest.warns(UserWarning, match=message):
-        assert reading(adata).receipt.values.startswith("normalised")
+        assert model_input(adata).receipt.values.startswith("normalised")
 
 
 @pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite"), (np.inf, "not finite"), (-2.0, "negative")])
-def test_unreadable_values_are_refused(reading, value, message):
+def test_unreadable_values_are_refused(model_input, value, message):
     adata = data()
     adata.X[3, 4] = value
     with pytest.raises(ValueError, match=rf"{message}.*gene 'LYZ' of cell 'cell3'"):
-        reading(adata)
+        model_input(adata)
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (6, 0)])
-def test_empty_data_are_refused(reading, shape):
+def test_empty_data_are_refused(model_input, shape):
     with pytest.raises(ValueError, match="nothing to read"):
-        reading(data()[: shape[0], : shape[1]].copy())
+        model_input(data()[: shape[0], : shape[1]].copy())
 
 
-def test_genes_of_raw_are_read_where_only_raw_has_counts(reading):
+def test_genes_of_raw_are_read_where_only_raw_has_counts(model_input):
     adata = data()
     raw = adata.copy()
     adata = adata[:, :3].copy()
     adata.raw = raw
     adata.X = adata.X - adata.X.mean(0)
-    found = reading(adata)
+    found = model_input(adata)
     assert found.names.tolist() == SYMBOLS
     assert found.receipt.matrix == "raw.X"
     assert found.labels_of(adata).tolist() == SYMBOLS[:3]
@@ -458,9 +460,9 @@ def test_genes_of_raw_are_read_where_only_raw_has_counts(reading):
 # --- the receipt
 
 
-def test_receipt_adds_up_and_can_be_stored(reading):
+def test_receipt_adds_up_and_can_be_stored(model_input):
     adata = data(["SPI1", "ENSG00000102145", "P53", "LYZ", "nonsense"], values=sparse.csr_matrix(np.ones((6, 5))))
-    receipt = reading(adata, species="human").receipt
+    receipt = model_input(adata, species="human").receipt
     found = (receipt.n_ensembl, receipt.n_symbol, receipt.n_ortholog, receipt.n_alias, receipt.n_lost)
     assert found == (1, 2, 0, 1, 1)
     assert (receipt.n_cells, receipt.n_genes, receipt.n_used, receipt.n_regulators) == (6, 5, 4, 3)

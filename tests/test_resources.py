@@ -63,6 +63,6 @@ def test_a_table_that_changed_on_disk_is_read_anew(table):
 
 @pytest.mark.parametrize(("species", "master", "cofactor"), [("human", "SPI1", "EP300"), ("mouse", "TRP53", "EP300")])
 def test_bundled_lists_tell_transcription_factors_from_cofactors(tiny_model, species, master, cofactor):
-    classes = tiny_model.lexicon.regulators[species]["class"]
+    classes = tiny_model.reference_data.regulators[species]["class"]
     assert classes[master] == "dna_binding"
     assert classes[cofactor] == "cofactor"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sccafm.confidence.signs import PRIOR_COUNT, conditional_dependence, infer_signs, stated_signs, tendencies
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 
 FITTED = {"intercept": 0.0, "coefficients": [8.0, 0.0, 0.0], "up": 0.9, "down": 0.9}
 NONE = {"intercept": 0.0, "coefficients": [0.0, 0.0, 0.0], "up": 0.9, "down": 0.9}
@@ -56,16 +56,21 @@ def test_genes_that_do_not_vary_and_few_cells_say_nothing(driven):
 
 
 def test_defaults_of_the_prior_are_no_evidence(tiny_model):
-    prior = tiny_model.lexicon.prior
-    stated = stated_signs(tiny_model.lexicon)
+    prior = tiny_model.reference_data.prior
+    stated = stated_signs(tiny_model.reference_data)
     assert set(stated["sign_source"]) == {"TRRUST", "CollecTRI"}
     assert 0 < len(stated) < 0.5 * (prior["sign"] == 1).sum()
     assert stated["sign"].isin([-1, 1]).all()
 
 
 def test_prior_without_signs_states_none(tiny_model):
-    lexicon = tiny_model.lexicon
-    bare = Lexicon(lexicon.genes, lexicon.conditions, lexicon.regulators, lexicon.prior[["Gene1", "Gene2"]])
+    reference_data = tiny_model.reference_data
+    bare = ReferenceData(
+        reference_data.genes,
+        reference_data.conditions,
+        reference_data.regulators,
+        reference_data.prior[["Gene1", "Gene2"]],
+    )
     assert len(stated_signs(bare)) == 0
 
 
@@ -77,28 +82,28 @@ def test_tendencies_are_means_drawn_towards_zero():
 
 def test_data_decide_where_they_are_sure(driven, tiny_model):
     values, is_tf = driven
-    signs = infer_signs(values, -np.arange(1, 26), is_tf, tiny_model.lexicon, FITTED)
+    signs = infer_signs(values, -np.arange(1, 26), is_tf, tiny_model.reference_data, FITTED)
     assert (signs.shape, signs.dtype) == ((2, 25), np.int8)
     assert signs[0, 2:5].tolist() == [1, -1, 0]
 
 
 def test_stated_signs_win_and_the_rest_abstains(driven, tiny_model):
     values, is_tf = driven
-    edge = stated_signs(tiny_model.lexicon).query("sign == -1").iloc[0]
+    edge = stated_signs(tiny_model.reference_data).query("sign == -1").iloc[0]
     tokens = -np.arange(1, 26)
     tokens[[0, 2]] = edge["source"], edge["target"]
-    assert infer_signs(values, tokens, is_tf, tiny_model.lexicon, FITTED)[0, 2] == -1
+    assert infer_signs(values, tokens, is_tf, tiny_model.reference_data, FITTED)[0, 2] == -1
     for fitted in (NONE, None):
-        signs = infer_signs(values, tokens, is_tf, tiny_model.lexicon, fitted)
+        signs = infer_signs(values, tokens, is_tf, tiny_model.reference_data, fitted)
         assert np.argwhere(signs).tolist() == [[0, 2]]
 
 
 def test_regulators_that_repress_elsewhere_repress(driven, tiny_model):
     values, is_tf = driven
-    stated = stated_signs(tiny_model.lexicon).query("sign_source == 'TRRUST'")
+    stated = stated_signs(tiny_model.reference_data).query("sign_source == 'TRRUST'")
     tendency = stated.groupby("source")["sign"].agg(["mean", "size"]).query("size >= 5")["mean"]
     tokens = -np.arange(1, 26)
     tokens[:2] = tendency.idxmin(), tendency.idxmax()
-    signs = infer_signs(values, tokens, is_tf, tiny_model.lexicon, FITTED | {"coefficients": [0.0, 20.0, 0.0]})
+    signs = infer_signs(values, tokens, is_tf, tiny_model.reference_data, FITTED | {"coefficients": [0.0, 20.0, 0.0]})
     assert (signs[0, 2:] == -1).all()
     assert (signs[1, 2:] == 1).all()

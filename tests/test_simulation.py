@@ -1,4 +1,4 @@
-"""The simulator: analytic steady states, SERGIO's data, seeds, doors; its truth on disk and by cell."""
+"""The simulator: analytic steady states, SERGIO's data, seeds, validation; its truth on disk and by cell."""
 
 import warnings
 
@@ -259,7 +259,7 @@ def test_the_page_on_simulation_runs():
 
 
 def test_the_bundled_model_knows_the_simulated_genes(simulated):
-    find = sccafm.load(device="cpu").lexicon.genes.find
+    find = sccafm.load(device="cpu").reference_data.genes.find
     assert all(find(name, "human")[1] != "lost" for name in simulated.var_names)
 
 

@@ -12,7 +12,7 @@ from scipy import sparse
 from test_train import killed_at, settings, weights_of, write_cells
 
 from sccafm.model.layout import find_files
-from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.bundle import read_reference_data
 from sccafm.train import files as module
 from sccafm.train import train_sfm
 from sccafm.train.config import StreamConfig
@@ -31,8 +31,8 @@ def begun(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lexicon(begun):
-    return read_lexicon(find_files(begun))
+def reference_data(begun):
+    return read_reference_data(find_files(begun))
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def config(data, tmp_path):
 
 
 @pytest.fixture
-def corpus(config, lexicon):
-    corpus = Corpus(config, lexicon, progress=False)
+def corpus(config, reference_data):
+    corpus = Corpus(config, reference_data, progress=False)
     yield corpus
     corpus.close()
 
@@ -84,31 +84,31 @@ def stored(kind: str, adata: ad.AnnData, folder) -> object:
 
 @pytest.mark.parametrize("kind", ["dense", "layer", "raw", "zarr"])
 @pytest.mark.filterwarnings("ignore:.*zarr.*")
-def test_any_storage_reads_the_same(data, config, lexicon, tmp_path, kind):
-    expected = survey_file(data / "human.h5ad", config, lexicon)
+def test_any_storage_reads_the_same(data, config, reference_data, tmp_path, kind):
+    expected = survey_file(data / "human.h5ad", config, reference_data)
     path = stored(kind, ad.read_h5ad(data / "human.h5ad"), tmp_path)
-    found = survey_file(path, config, lexicon)
+    found = survey_file(path, config, reference_data)
     for name in ("species", "size", "columns", "tokens", "is_tf", "appeal", "level", "conditions", "cells"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
     assert (load(found, config).counts != load(expected, config).counts).nnz == 0
 
 
-def test_a_survey_tells_the_levels_of_the_whole_file(data, config, lexicon):
-    file = survey_file(data / "human.h5ad", config, lexicon)
+def test_a_survey_tells_the_levels_of_the_whole_file(data, config, reference_data):
+    file = survey_file(data / "human.h5ad", config, reference_data)
     counts = ad.read_h5ad(data / "human.h5ad").X.toarray().astype(float)
     expected = np.log1p((counts / counts.sum(1, keepdims=True) * 1e4).mean(0))
     np.testing.assert_allclose(file.level, expected[file.columns], rtol=1e-6)
     assert file.is_held_out.sum() == 12
 
 
-def test_cells_without_counts_are_never_read(config, lexicon, tmp_path):
+def test_cells_without_counts_are_never_read(config, reference_data, tmp_path):
     def empty_tenth(counts):
         keep = np.ones(60)
         keep[::10] = 0
         return sparse.csr_matrix(sparse.diags(keep) @ counts, dtype=np.float32)
 
     write_cells(tmp_path / "more/cells.h5ad", transform=empty_tenth)
-    file = survey_file(tmp_path / "more/cells.h5ad", config, lexicon)
+    file = survey_file(tmp_path / "more/cells.h5ad", config, reference_data)
     assert not (set(file.cells) & set(range(0, 60, 10)))
     assert load(file, config).counts.sum(1).min() > 0
 
@@ -139,29 +139,29 @@ TOLD = {
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_a_bad_file_is_refused_by_name(bad, tmp_path, lexicon, name):
+def test_a_bad_file_is_refused_by_name(bad, tmp_path, reference_data, name):
     config = settings(bad, tmp_path / "run")
     with pytest.raises(ValueError, match=rf'bad/{name}: {TOLD[name]}.*(.|\n)*5 of 6 files .*on_bad_file="skip"'):
-        Corpus(config, lexicon, progress=False)
+        Corpus(config, reference_data, progress=False)
 
 
-def test_bad_files_are_skipped_with_a_warning(bad, tmp_path, lexicon):
+def test_bad_files_are_skipped_with_a_warning(bad, tmp_path, reference_data):
     config = settings(bad, tmp_path / "run", on_bad_file="skip", sfm=FEW_FACTORS)
     with pytest.warns(UserWarning, match="5 of 6 files are skipped") as said:
-        corpus = Corpus(config, lexicon, progress=False)
+        corpus = Corpus(config, reference_data, progress=False)
     assert all(name in str(said[0].message) for name in TOLD)
     assert [file.name for file in corpus.files] == ["good.h5ad"]
     assert {path.name for path in corpus.bad} == set(TOLD)
 
 
-def test_bad_files_alone_are_refused_even_where_they_may_be_skipped(bad, tmp_path, lexicon):
+def test_bad_files_alone_are_refused_even_where_they_may_be_skipped(bad, tmp_path, reference_data):
     (bad / "good.h5ad").unlink()
     config = settings(bad, tmp_path / "run", on_bad_file="skip", sfm=FEW_FACTORS)
     with pytest.raises(ValueError, match="5 of 5 files cannot be trained on. Mend or remove them$"):
-        Corpus(config, lexicon, progress=False)
+        Corpus(config, reference_data, progress=False)
 
 
-def test_a_survey_is_kept_until_its_file_changes(config, lexicon, tmp_path, monkeypatch):
+def test_a_survey_is_kept_until_its_file_changes(config, reference_data, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     write_cells(folder / "a.h5ad")
     write_cells(folder / "b.h5ad", seed=1)
@@ -173,20 +173,20 @@ def test_a_survey_is_kept_until_its_file_changes(config, lexicon, tmp_path, monk
         return survey(path, *others)
 
     monkeypatch.setattr(module, "survey_file", counting)
-    first, _ = survey_files(paths, config, lexicon, progress=False)
-    again, _ = survey_files(paths, config, lexicon, progress=False)
+    first, _ = survey_files(paths, config, reference_data, progress=False)
+    again, _ = survey_files(paths, config, reference_data, progress=False)
     assert surveyed == ["a.h5ad", "b.h5ad"]
     for one, other in zip(first, again, strict=True):
         for name, value in vars(one).items():
             np.testing.assert_array_equal(value, getattr(other, name), name)
     write_cells(folder / "b.h5ad", seed=2)
-    survey_files(paths, config, lexicon, progress=False)
+    survey_files(paths, config, reference_data, progress=False)
     assert surveyed[2:] == ["b.h5ad"]
 
 
-def test_a_file_that_vanishes_after_its_survey_is_named(config, lexicon, tmp_path):
+def test_a_file_that_vanishes_after_its_survey_is_named(config, reference_data, tmp_path):
     write_cells(tmp_path / "gone/cells.h5ad")
-    file = survey_file(tmp_path / "gone/cells.h5ad", config, lexicon)
+    file = survey_file(tmp_path / "gone/cells.h5ad", config, reference_data)
     file.path.unlink()
     with pytest.raises(ValueError, match="gone/cells.h5ad could be surveyed but not be read again"):
         load(file, config)
@@ -195,13 +195,13 @@ def test_a_file_that_vanishes_after_its_survey_is_named(config, lexicon, tmp_pat
 # Windows
 
 
-def test_a_corpus_is_streamed_above_the_stated_size(config, lexicon, corpus):
+def test_a_corpus_is_streamed_above_the_stated_size(config, reference_data, corpus):
     assert corpus.is_streamed
     assert "streamed from disk" in repr(corpus)
     size = sum(file.size for file in corpus.files) * 8 / 1e9
     for above, expected in ((size * 1.01, False), (size * 0.99, True)):
         changed = SimpleNamespace(**vars(config) | {"stream": StreamConfig(above=above)})
-        other = Corpus(changed, lexicon, progress=False)
+        other = Corpus(changed, reference_data, progress=False)
         other.close()
         assert other.is_streamed == expected
 
@@ -237,9 +237,9 @@ def test_a_window_of_all_cells_is_the_data_set_in_memory(corpus, config):
     assert (whole.counts != window.counts).nnz == 0
 
 
-def test_lanes_read_other_cells_until_all_were_read(data, config, lexicon, tmp_path):
-    changed = SimpleNamespace(**vars(config) | {"batches": 3})
-    files, _ = survey_files(module.corpus_files(data), changed, lexicon, progress=False)
+def test_lanes_read_other_cells_until_all_were_read(data, config, reference_data, tmp_path):
+    changed = SimpleNamespace(**vars(config) | {"accumulate_grad_batches": 3})
+    files, _ = survey_files(module.corpus_files(data), changed, reference_data, progress=False)
     stream = Stream(files[:1], changed, np.array([1.0]))
     shown = []
     stream_load, module_load = stream._load, stream.window
@@ -250,11 +250,11 @@ def test_lanes_read_other_cells_until_all_were_read(data, config, lexicon, tmp_p
     assert sorted(shown) == [0, 1, 2]
 
 
-def test_streamed_batches_depend_on_seed_and_number_alone(corpus, config, lexicon):
+def test_streamed_batches_depend_on_seed_and_number_alone(corpus, config, reference_data):
     stride = corpus.source.stride
     numbers = [0, 1, stride, 3 * stride + 1, 3 * stride]
     batches = {number: corpus.train_batch(number) for number in numbers}
-    other = Corpus(config, lexicon, progress=False)  # a run that is taken up again starts anywhere
+    other = Corpus(config, reference_data, progress=False)  # a run that is taken up again starts anywhere
     try:
         assert all(same(other.train_batch(number), batches[number]) for number in reversed(numbers))
         assert same(other.validation_batch(1), corpus.validation_batch(1))

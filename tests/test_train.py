@@ -1,4 +1,4 @@
-"""Training: the bits of an unbroken run after a stop, refusals at the doors, and the batches against plain loops."""
+"""Training: the bits of an unbroken run after a stop, refusals of bad input, and the batches against plain loops."""
 
 import dataclasses
 import json
@@ -21,11 +21,11 @@ import sccafm
 from sccafm._io import file_hash
 from sccafm.model.layout import find_files
 from sccafm.nn import VGAEConfig
-from sccafm.reference.bundle import read_lexicon
+from sccafm.reference.bundle import read_reference_data
 from sccafm.train import LossWeights, TrainEFM, TrainSFM
 from sccafm.train import sfm as loop
 from sccafm.train import train_sfm as train
-from sccafm.train.config import EvidenceWeights, read_config
+from sccafm.train.config import RENAMED, EvidenceWeights, read_config
 from sccafm.train.corpus import Corpus, draw_genes, smoothed, thin
 from sccafm.train.engine import Engine, schedule
 from sccafm.train.evidence import Evidence
@@ -56,8 +56,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lexicon():
-    return read_lexicon(find_files(loop.find_release(None, None, False), required=loop.TABLES))
+def reference_data():
+    return read_reference_data(find_files(loop.find_release(None, None, False), required=loop.TABLES))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def begun(tmp_path_factory):
 
 def settings(data, run, **changes) -> TrainSFM:
     """Six small steps."""
-    small = {"steps": 6, "cells": 3, "genes": 48, "regulators": 12, "neighbors": 5, "warmup": 2}
+    small = {"steps": 6, "batch_size": 3, "genes": 48, "regulators": 12, "neighbors": 5, "warmup": 2}
     often = {"validate_every": 3, "validation_batches": 2, "checkpoint_every": 2, "log_every": 1}
     return TrainSFM(**{"data": data, "run": run, "device": "cpu"} | small | often | changes)
 
@@ -136,19 +136,23 @@ def test_the_weights_of_the_evidence_change_what_is_taught(unbroken, tmp_path):
     assert without != whole
 
 
-def test_held_out_regulators_have_no_prior_in_training(data, tmp_path, lexicon, monkeypatch):
+def test_held_out_regulators_have_no_prior_in_training(data, tmp_path, reference_data, monkeypatch):
     (tmp_path / "held_out.txt").write_text("Gata3\nSPI1\n")
     seen = []
-    monkeypatch.setattr(loop, "Evidence", lambda w, lexicon, *rest: seen.append(lexicon) or Evidence(w, lexicon, *rest))
+    monkeypatch.setattr(
+        loop,
+        "Evidence",
+        lambda w, reference_data, *rest: seen.append(reference_data) or Evidence(w, reference_data, *rest),
+    )
     frozen = sfm_config(embed_dim=128, num_layers=1, freeze_loaded_gene_embeddings=True)
     config = new_weights(data, tmp_path / "run", steps=1, hold_out=tmp_path / "held_out.txt", sfm=frozen)
     folder = train_sfm(config)
-    assert set(lexicon.prior["Gene1"]) - set(seen[0].prior["Gene1"]) == {"GATA3", "SPI1"}
+    assert set(reference_data.prior["Gene1"]) - set(seen[0].prior["Gene1"]) == {"GATA3", "SPI1"}
     vectors = sccafm.load(folder, device="cpu").sfm.embedding.gene_embedding.weight
-    out_degree = vectors[[lexicon.vocabulary.token(gene) for gene in ("SPI1", "GATA3", "STAT1")], 104]
+    out_degree = vectors[[reference_data.vocabulary.token(gene) for gene in ("SPI1", "GATA3", "STAT1")], 104]
     assert out_degree[0] == out_degree[1] == vectors[:, 104].min() < out_degree[2]
     with pytest.raises(ValueError, match="the prior has no edges of NOTHING; name regulators that it holds"):
-        lexicon.without(["nothing"])
+        reference_data.without(["nothing"])
 
 
 def test_a_trained_model_has_seen_what_would_be_held_out(data, begun, tmp_path):
@@ -321,6 +325,12 @@ def test_settings_that_are_no_json_are_refused(tmp_path):
         read_config(tmp_path / "config.json")
 
 
+def test_keys_of_older_runs_are_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": "d", "run": "r", "cells": 7, "batches": 3}')
+    config = read_config(tmp_path / "config.json")
+    assert (config.batch_size, config.accumulate_grad_batches) == (7, 3)
+
+
 def test_absent_keys_keep_their_defaults(tmp_path):
     (tmp_path / "config.json").write_text('{"data": "d", "run": "r", "steps": 7}')
     config = read_config(tmp_path / "config.json")
@@ -334,7 +344,7 @@ def test_settings_on_the_cards_of_the_bundled_model_are_read(tmp_path, card, kin
     told = json.loads(text.split("```json\n")[1].split("```")[0])
     (tmp_path / "config.json").write_text(json.dumps(told | {"data": "d", "run": "r"}))
     read = dataclasses.asdict(read_config(tmp_path / "config.json", kind))
-    assert {name: read[name] for name in told} == told
+    assert {name: read[RENAMED.get(name, name)] for name in told} == told
 
 
 def test_the_command_tells_its_settings(monkeypatch, capsys):
@@ -359,10 +369,10 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine():
     assert rates == sorted(rates, reverse=True)
 
 
-def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, lexicon):
+def test_gene_vectors_norms_and_biases_are_not_decayed(unbroken, reference_data):
     for frozen in (True, False):
         sfm = random_sfm(freeze_loaded_gene_embeddings=frozen)
-        trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(lexicon))
+        trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(reference_data))
         groups = trainer.optimizer().param_groups
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         trained = {id(p) for group in groups for p in group["params"]}
@@ -383,9 +393,9 @@ def test_contexts_that_are_not_held_learn_the_programmes(data, begun, tmp_path):
     assert abs(without - kept) > 0.01
 
 
-def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, lexicon):
-    sfm = random_sfm(lexicon.vocabulary.size, lexicon.conditions.size)
-    trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(lexicon)).eval()
+def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, reference_data):
+    sfm = random_sfm(reference_data.vocabulary.size, reference_data.conditions.size)
+    trainer = loop.Trainer(unbroken, sfm, random_vgae(), evidence_of(reference_data)).eval()
     batch = dataclasses.replace(corpus.train_batch(0), programme=None)
 
     def far() -> float:
@@ -402,19 +412,19 @@ def test_a_trained_models_contexts_are_held_where_they_were(unbroken, corpus, le
     assert far() > 0.01
     assert not any("begun" in name for name in trainer.state_dict())
     free = dataclasses.replace(unbroken, weights=LossWeights(context=0))
-    assert loop.Trainer(free, sfm, random_vgae(), evidence_of(lexicon))(batch)[0]["context"] == 0
+    assert loop.Trainer(free, sfm, random_vgae(), evidence_of(reference_data))(batch)[0]["context"] == 0
 
 
-def evidence_of(lexicon, **weights) -> Evidence:
-    return Evidence(EvidenceWeights(**weights), lexicon, random_regulation(lexicon.vocabulary.size))
+def evidence_of(reference_data, **weights) -> Evidence:
+    return Evidence(EvidenceWeights(**weights), reference_data, random_regulation(reference_data.vocabulary.size))
 
 
 @pytest.fixture(scope="module")
-def corpus(data, lexicon, tmp_path_factory):
+def corpus(data, reference_data, tmp_path_factory):
     config = settings(
         data, tmp_path_factory.mktemp("run"), validation_share=0.2, sfm=sfm_config(num_factors=64, topk=32)
     )
-    return Corpus(config, lexicon, progress=False)
+    return Corpus(config, reference_data, progress=False)
 
 
 def same_batch(one, other):
@@ -479,11 +489,11 @@ def test_drawn_genes_stand_in_file_order_without_repeats(corpus):
         assert dataset.is_tf[chosen].sum() == config.regulators
 
 
-def test_gene_vectors_hold_pairs_profiles_levels_and_functions(corpus, lexicon):
-    size, width = lexicon.vocabulary.size, 64
+def test_gene_vectors_hold_pairs_profiles_levels_and_functions(corpus, reference_data):
+    size, width = reference_data.vocabulary.size, 64
     function = np.random.default_rng(0).normal(size=(size, 40))
     regulation = random_regulation(size)
-    vectors = gene_vectors(function, corpus, lexicon, regulation, width)
+    vectors = gene_vectors(function, corpus, reference_data, regulation, width)
     assert vectors.dtype == np.float32
     assert vectors.shape == (size, width)
     # 20 columns as regulator, 20 as target: of 8 directions of the edge model, whose products they keep but for one scale
@@ -494,7 +504,7 @@ def test_gene_vectors_hold_pairs_profiles_levels_and_functions(corpus, lexicon):
     unseen = np.setdiff1d(np.arange(size), seen)
     assert np.abs(vectors[unseen, 16:28]).max() < 1e-6  # profiles
     assert (np.abs(vectors[seen, 16:28]).sum(1) > 0).all()
-    degree = lexicon.prior_tokens["source"].value_counts()
+    degree = reference_data.prior_tokens["source"].value_counts()
     assert vectors[degree.index[0], 28] == vectors[:, 28].max()
     assert (vectors[np.setdiff1d(np.arange(size), degree.index), 28] == vectors[:, 28].min()).all()
     in_both = np.intersect1d(*[dataset.tokens for dataset in corpus.source.datasets])

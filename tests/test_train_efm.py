@@ -36,7 +36,7 @@ def release(tmp_path_factory):
 
 
 def settings(data, run, release, **changes) -> TrainEFM:
-    small = {"steps": 4, "cells": 6, "genes": 48, "regulators": 12, "warmup": 2}
+    small = {"steps": 4, "batch_size": 6, "genes": 48, "regulators": 12, "warmup": 2}
     often = {"validate_every": 2, "validation_batches": 2, "checkpoint_every": 2, "log_every": 1}
     parts = {"efm": causal_config(), "views": Views(genes=24, anchors=10, matched=3, knocked_out=2)}
     return TrainEFM(**{"data": data, "run": run, "sfm": release, "device": "cpu"} | small | often | parts | changes)

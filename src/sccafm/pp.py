@@ -22,8 +22,8 @@ from sccafm.data.input import NAME_COLUMNS, check_known, find_species
 from sccafm.data.matrix import kind_of
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model
-from sccafm.reference.bundle import Lexicon
-from sccafm.reference.genes import LOST, match_genes, spell
+from sccafm.reference.bundle import ReferenceData
+from sccafm.reference.genes import UNKNOWN_TOKEN, match_genes, normalize_symbol
 
 # Spelled symbols of both species: mt-Nd1; Rps3, not the kinase Rps6ka1; Hbb-bs, not Hbegf, Hbs1l or Hbp1.
 FLAGS = {
@@ -122,26 +122,26 @@ def preprocess(
     """
     check_options(adata, hvg_flavor, n_top_genes)
     lists = named_lists(preserve_gene_names, hvg_exclude_gene_names, hvg_exclude_preserved_genes, n_top_genes)
-    lexicon = as_model(model, "cpu").lexicon
+    reference_data = as_model(model, "cpu").reference_data
     columns = {gene_key or "var_names": gene_names(adata, gene_key)}
     if gene_key is None and not as_published:
         columns |= {key: adata.var[key].astype(str) for key in NAME_COLUMNS if key in adata.var}
     read = read_as_published if as_published else read_names
-    tokens, symbols = read(adata, lexicon, columns, species)
-    account = {"genes outside the vocabulary": int((tokens == LOST).sum())}
-    adata = adata[:, tokens != LOST]
+    tokens, symbols = read(adata, reference_data, columns, species)
+    account = {"genes outside the vocabulary": int((tokens == UNKNOWN_TOKEN).sum())}
+    adata = adata[:, tokens != UNKNOWN_TOKEN]
     adata = adata.to_memory() if adata.isbacked else adata.copy()
     adata.X = readable(adata.X, account)
-    symbols = symbols[tokens != LOST]
+    symbols = symbols[tokens != UNKNOWN_TOKEN]
     for flag, pattern in (PUBLISHED_FLAGS if as_published else FLAGS).items():
         adata.var[flag] = [pattern.fullmatch(symbol) is not None for symbol in symbols]
-    adata.var[TOKEN] = tokens[tokens != LOST]  # stands beside its gene through every filter
+    adata.var[TOKEN] = tokens[tokens != UNKNOWN_TOKEN]  # stands beside its gene through every filter
     adata = filtered(adata, min_genes, min_cells, max_pct_counts_mt, account)
     chosen = {"mt": remove_mito_genes, "ribo": remove_ribo_genes, "hb": remove_hb_genes}
     for flag in [flag for flag, remove in chosen.items() if remove]:
         adata = kept(adata, slice(None), ~adata.var[flag].to_numpy(), f"{flag} genes", account)
     if lists is not None:
-        mark_lists(adata, lists, lexicon, account)
+        mark_lists(adata, lists, reference_data, account)
     normalise(adata, target_sum, log1p, n_top_genes, hvg_flavor)
     if lists is not None:
         adata.var["hvg_target_gene"] = adata.var["highly_variable"]
@@ -178,7 +178,7 @@ def named_lists(
     preserved: Iterable[str] | None, excluded: Iterable[str] | None, active: bool, n_top_genes: int | None
 ) -> tuple[set[str], set[str]] | None:
     """Spelled names to keep and to leave out; None where they have no effect."""
-    lists = tuple({spell(name) for name in names or ()} for names in (preserved, excluded))
+    lists = tuple({normalize_symbol(name) for name in names or ()} for names in (preserved, excluded))
     if active and n_top_genes is not None:
         return lists
     if any(lists):
@@ -193,28 +193,32 @@ def gene_names(adata, gene_key: str | None) -> pd.Series:
     return (adata.var_names.to_series() if gene_key is None else adata.var[gene_key]).astype(str)
 
 
-def read_names(adata, lexicon: Lexicon, columns: dict, species: str | None) -> tuple[np.ndarray, np.ndarray]:
+def read_names(
+    adata, reference_data: ReferenceData, columns: dict, species: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Token of each gene, and the spelled symbol by which it is flagged."""
     species, _ = find_species(adata, columns, species, None)
-    match = match_genes(columns, adata.var_names, species, lexicon.genes)
+    match = match_genes(columns, adata.var_names, species, reference_data.genes)
     check_known(match, columns)
-    vocabulary = lexicon.vocabulary
+    vocabulary = reference_data.vocabulary
     symbols = [
-        vocabulary.symbol(token) if token != LOST else name
+        vocabulary.symbol(token) if token != UNKNOWN_TOKEN else name
         for token, name in zip(match.tokens, match.names, strict=True)
     ]
-    return match.tokens, np.array([spell(symbol) for symbol in symbols], dtype=object)
+    return match.tokens, np.array([normalize_symbol(symbol) for symbol in symbols], dtype=object)
 
 
-def read_as_published(adata, lexicon: Lexicon, columns: dict, species: str | None) -> tuple[np.ndarray, np.ndarray]:
+def read_as_published(
+    adata, reference_data: ReferenceData, columns: dict, species: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The same as the reference reads names, whatever the species: all of them are Ensembl ids, or none is."""
     (names,) = columns.values()
     upper = [name.strip().upper() for name in names]
     if all(name.startswith("ENSG") for name in upper):
-        tokens = [lexicon.vocabulary.token(name.partition(".")[0]) for name in upper]
+        tokens = [reference_data.vocabulary.token(name.partition(".")[0]) for name in upper]
     else:
-        tokens = [lexicon.vocabulary.token_of_symbol(name) for name in upper]
-    if all(token == LOST for token in tokens):
+        tokens = [reference_data.vocabulary.token_of_symbol(name) for name in upper]
+    if all(token == UNKNOWN_TOKEN for token in tokens):
         raise ValueError(f"none of the {len(upper):,} genes is in the model's vocabulary, e.g. {listing(list(names))}")
     return np.array(tokens, dtype=np.int64), np.array([name.strip() for name in names], dtype=object)
 
@@ -266,12 +270,14 @@ def kept(adata: AnnData, cells, genes, what: str, account: dict[str, int]) -> An
     return left
 
 
-def mark_lists(adata: AnnData, lists: tuple[set[str], set[str]], lexicon: Lexicon, account: dict[str, int]) -> None:
+def mark_lists(
+    adata: AnnData, lists: tuple[set[str], set[str]], reference_data: ReferenceData, account: dict[str, int]
+) -> None:
     """Flag the genes to keep, to leave out, and to choose among, by spelled name or by token."""
-    names = [spell(name) for name in adata.var_names]
+    names = [normalize_symbol(name) for name in adata.var_names]
     flagged = []
     for listed in lists:
-        tokens = {lexicon.vocabulary.token(name) for name in listed} - {LOST}
+        tokens = {reference_data.vocabulary.token(name) for name in listed} - {UNKNOWN_TOKEN}
         flagged.append(np.array([n in listed or t in tokens for n, t in zip(names, adata.var[TOKEN], strict=True)]))
     preserved, excluded = flagged
     adata.var["preserved_gene"] = preserved

@@ -25,7 +25,7 @@ from sccafm.cli.results import (
 
 __all__ = ["Compare", "Demo", "Embed", "Evaluate", "Infer", "Plot", "Rank", "Report", "main"]
 
-MISTAKES = (ValueError, KeyError, OSError, ImportError, FloatingPointError)  # what the doors say is for users
+MISTAKES = (ValueError, KeyError, OSError, ImportError, FloatingPointError)  # messages of validation are for users
 
 
 class Command(NamedTuple):

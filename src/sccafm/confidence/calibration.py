@@ -75,7 +75,7 @@ def row_quantiles(scores: np.ndarray, edge: np.ndarray) -> np.ndarray:
     return (found - 0.5) / genes
 
 
-def levels(expression: np.ndarray) -> np.ndarray:
+def expression_rank(expression: np.ndarray) -> np.ndarray:
     """Place of each gene's expression among the genes of a cell or group, ties in the middle: G in (0, 1)."""
     return (rankdata(expression) - 0.5) / len(expression)
 

@@ -55,7 +55,7 @@ def permuted_cells(values: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Null:
+class NullDistribution:
     """Scores in permuted cells: moments of each pair, and how far a permuted cell itself strays from them."""
 
     mean: np.ndarray  # T G float32
@@ -71,8 +71,8 @@ def damping(sd: np.ndarray) -> np.float32:
     return np.float32(np.median(varying)) if varying.size else np.float32(1)
 
 
-def fit_null(scores: list, self_edges: np.ndarray) -> Null:
-    """Null of permuted cells.
+def fit_null(scores: list, self_edges: np.ndarray) -> NullDistribution:
+    """Null distribution from permuted cells.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def fit_null(scores: list, self_edges: np.ndarray) -> Null:
         group = sums_of(scores[first : first + size])
         rest = spread(total - group[0], square - group[1], n - size)
         means += histogram(group[0] / size, *rest, size, n - size, damped, self_edges)
-    return Null(mean, sd, n, tail_of(counts), tail_of(means))
+    return NullDistribution(mean, sd, n, tail_of(counts), tail_of(means))
 
 
 def sums_of(scores: list) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ def bins(scores: np.ndarray, mean: np.ndarray, scale: np.ndarray, self_edges: np
 class CellTest:
     """q-values of a cell's edges against a null; Benjamini and Hochberg (1995) over all pairs of the cell."""
 
-    def __init__(self, null: Null, self_edges: np.ndarray):
+    def __init__(self, null: NullDistribution, self_edges: np.ndarray):
         self.null, self.self_edges = null, self_edges
         self.scale = scale_of(null.sd, 1, null.n, damping(null.sd))
 
@@ -199,7 +199,7 @@ def group_pvalues(
     null_mean, null_sd
         T G, over `n_null` permuted cells.
     tail
-        `Null.group_tail`.
+        `NullDistribution.group_tail`.
     """
     scale = scale_of(null_sd, n, n_null, damping(null_sd))
     return tail[bins(mean, null_mean, scale, np.zeros(0, int))].reshape(mean.shape)

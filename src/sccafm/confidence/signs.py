@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 
 SAMPLE_CELLS = 1000  # cells from which dependence is measured
 COMPONENTS = 1  # principal components given which it is measured: depth and the main state
@@ -49,9 +49,9 @@ def conditional_dependence(values: np.ndarray, is_tf: np.ndarray, components: in
     return np.clip(rest[:, is_tf].T @ rest, -1, 1).astype(np.float32)
 
 
-def stated_signs(lexicon: Lexicon) -> pd.DataFrame:
+def stated_signs(reference_data: ReferenceData) -> pd.DataFrame:
     """Edges of the prior whose sign a source states: tokens source and target, sign, sign_source."""
-    edges = lexicon.prior_tokens
+    edges = reference_data.prior_tokens
     if not {"sign", "sign_source"} <= set(edges):
         return edges.assign(sign=0, sign_source="").iloc[:0][["source", "target", "sign", "sign_source"]]
     stated = edges["sign_source"].isin(STATED) & (edges["sign"] != 0)
@@ -66,7 +66,7 @@ def tendencies(edges: pd.DataFrame, end: str, genes: np.ndarray) -> np.ndarray:
 
 
 def infer_signs(
-    values: np.ndarray, gene_ids: np.ndarray, is_tf: np.ndarray, lexicon: Lexicon, fitted: Mapping | None
+    values: np.ndarray, gene_ids: np.ndarray, is_tf: np.ndarray, reference_data: ReferenceData, fitted: Mapping | None
 ) -> np.ndarray:
     """Sign of every pair: T G int8, 0 where it abstains.
 
@@ -82,7 +82,7 @@ def infer_signs(
         "intercept", "coefficients" (of FEATURES), "up" and "down": least probability of either sign. None: only stated
         signs are given.
     """
-    stated = stated_signs(lexicon)
+    stated = stated_signs(reference_data)
     signs = np.zeros((int(is_tf.sum()), len(gene_ids)), dtype=np.int8)
     if fitted is not None:
         known = stated[stated["sign_source"] == "TRRUST"]

@@ -34,11 +34,11 @@ def out_of_distribution(
     usual = tensors[f"usual_{species}"][gene_ids].astype(np.float64)
     far = distance(summary, tensors["centers"], tensors["precision"])
     strange = -typicality(values.astype(np.float64), usual)
-    worse = np.maximum(place(far, ood["distance"]), place(strange, ood["strangeness"]))
-    return place(worse, ood["larger"]).astype(np.float32)
+    worse = np.maximum(empirical_quantile(far, ood["distance"]), empirical_quantile(strange, ood["strangeness"]))
+    return empirical_quantile(worse, ood["larger"]).astype(np.float32)
 
 
-def place(x: np.ndarray, knots: list[float]) -> np.ndarray:
+def empirical_quantile(x: np.ndarray, knots: list[float]) -> np.ndarray:
     """Quantile of `x` among held-out cells, whose evenly spaced quantiles are `knots`.
 
     Beyond the last knot it approaches 1 and does not reach it, so that what lies further out still scores higher.

@@ -8,29 +8,33 @@ import numpy as np
 from sccafm._text import listing, warn
 from sccafm.data.matrix import Survey, variable_genes
 from sccafm.data.options import InputOptions
-from sccafm.reference.bundle import Lexicon
-from sccafm.reference.genes import LOST, GeneMatch, spell
+from sccafm.reference.bundle import ReferenceData
+from sccafm.reference.genes import UNKNOWN_TOKEN, GeneMatch, normalize_symbol
 
 # A regulator seen in fewer cells than both is left out unless it is asked for: lineage regulators are often seen in few.
 REGULATOR_CELLS, REGULATOR_SHARE = 10, 0.01
 
 
 def find_regulators(
-    match: GeneMatch, kept: np.ndarray, regulators: str | Sequence[str], lexicon: Lexicon, species: str
+    match: GeneMatch, kept: np.ndarray, regulators: str | Sequence[str], reference_data: ReferenceData, species: str
 ) -> tuple[np.ndarray, frozenset[str]]:
     """Which genes may regulate (bool per gene of the data set), and the species' whole list."""
-    table = lexicon.regulators[species]
-    own = [spell(symbol) for symbol in match.symbols]
-    names = [spell(name) for name in match.names]
+    table = reference_data.regulators[species]
+    own = [normalize_symbol(symbol) for symbol in match.symbols]
+    names = [normalize_symbol(name) for name in match.names]
     if isinstance(regulators, str):
         if regulators not in ("dna_binding", "all"):
             raise ValueError(f'regulators must be "dna_binding", "all" or a list of gene names, got {regulators!r}')
         chosen = table if regulators == "all" else table[table["class"] == "dna_binding"]
         listed = frozenset(chosen.index)
-        vocabulary = [spell(lexicon.vocabulary.symbol(t)) if t != LOST else "" for t in match.tokens]
+        vocabulary = [
+            normalize_symbol(reference_data.vocabulary.symbol(t)) if t != UNKNOWN_TOKEN else "" for t in match.tokens
+        ]
     else:
-        listed = frozenset(spell(name) for name in regulators)
-        vocabulary = [spell(lexicon.vocabulary.symbol(t)) if t != LOST else "" for t in match.tokens]
+        listed = frozenset(normalize_symbol(name) for name in regulators)
+        vocabulary = [
+            normalize_symbol(reference_data.vocabulary.symbol(t)) if t != UNKNOWN_TOKEN else "" for t in match.tokens
+        ]
         there = set(own) | set(names) | set(vocabulary)
         missing = sorted(listed - there)
         if missing:
@@ -69,7 +73,7 @@ def choose_genes(
 
 def positions_by_name(match: GeneMatch, kept: np.ndarray) -> dict[str, int]:
     """Position of each gene that is kept, by its symbol and by its name in the data."""
-    return {spell(match.symbols[i]): i for i in kept} | {spell(match.names[i]): i for i in kept}
+    return {normalize_symbol(match.symbols[i]): i for i in kept} | {normalize_symbol(match.names[i]): i for i in kept}
 
 
 def always_read(match: GeneMatch, kept: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -77,21 +81,21 @@ def always_read(match: GeneMatch, kept: np.ndarray, names: Sequence[str]) -> tup
     if not len(names):
         return np.zeros(0, dtype=int), ()
     position = positions_by_name(match, kept)
-    missing = tuple(str(name) for name in names if spell(name) not in position)
+    missing = tuple(str(name) for name in names if normalize_symbol(name) not in position)
     if missing:
         warn(f"{len(missing)} of always= are not in the data or not in the vocabulary: {listing(missing)}")
-    found = [position[spell(name)] for name in names if spell(name) in position]
+    found = [position[normalize_symbol(name)] for name in names if normalize_symbol(name) in position]
     return np.unique(np.array(found, dtype=int)), missing
 
 
 def named_genes(match: GeneMatch, kept: np.ndarray, genes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     position = positions_by_name(match, kept)
-    wanted = {str(name): position.get(spell(name)) for name in genes}
+    wanted = {str(name): position.get(normalize_symbol(name)) for name in genes}
     missing = [name for name, where in wanted.items() if where is None]
     if not wanted:
         raise ValueError("genes= is an empty list; name the genes to read, or pass genes=None to have them chosen")
     if missing:
-        close = difflib.get_close_matches(spell(missing[0]), position, n=3)
+        close = difflib.get_close_matches(normalize_symbol(missing[0]), position, n=3)
         hint = f"; close to {missing[0]!r}: {close}" if close else ""
         message = (
             f"{len(missing)} of the {len(wanted)} genes asked for are not in the data or not in the vocabulary: "

@@ -16,7 +16,7 @@ from sccafm.data.genes import always_read, choose_genes, find_regulators
 from sccafm.data.groups import obs_column
 from sccafm.data.matrix import KINDS, Matrix, Survey, find_matrix
 from sccafm.data.options import InputOptions
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.reference.genes import (
     MIXED_SHARE,
     SPECIES,
@@ -26,8 +26,8 @@ from sccafm.reference.genes import (
     count_species,
     guess_species,
     match_genes,
+    normalize_symbol,
     species_name,
-    spell,
 )
 from sccafm.types import CONDITIONS
 
@@ -109,7 +109,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ModelInput:
     """An AnnData, ready for the tokenizer: which columns of which matrix, and what they are."""
 
     matrix: Matrix
@@ -132,7 +132,7 @@ class Reading:
         return hashlib.sha256(self.survey.mean.tobytes()).hexdigest()[:16]
 
     def labels_of(self, adata) -> pd.Index:
-        """How this reading calls the genes of `adata`, which may be others than the matrix's (raw)."""
+        """How this input calls the genes of `adata`, which may be others than the matrix's (raw)."""
         if self.gene_key is None:
             return adata.var_names.astype(str)
         if self.gene_key in adata.var:
@@ -147,12 +147,12 @@ class Reading:
         )
 
 
-def prepare(adata, model, options: InputOptions = DEFAULTS) -> Reading:
+def prepare(adata, model, options: InputOptions = DEFAULTS) -> ModelInput:
     """Read an AnnData for a model: the one door through which `infer_grn`, `embed` and the heads take their data."""
-    return read(adata, model.lexicon, options)
+    return read(adata, model.reference_data, options)
 
 
-def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
+def read(adata, reference_data: ReferenceData, options: InputOptions = DEFAULTS) -> ModelInput:
     """Read an AnnData in the terms of a model's tables, where no model is at hand (training)."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"expected an AnnData, got {type(adata).__name__}; anndata.AnnData(X) makes one of a matrix")
@@ -162,10 +162,10 @@ def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
     warn_about(matrix, survey)
     columns = name_columns(matrix, options.gene_key)
     species, species_from = find_species(adata, columns, options.species, options.condition_keys)
-    match = match_genes(columns, label_index(matrix, options.gene_key), species, lexicon.genes)
+    match = match_genes(columns, label_index(matrix, options.gene_key), species, reference_data.genes)
     check_known(match, columns)
     kept, duplicates = drop_duplicates(match, survey)
-    is_tf, listed = find_regulators(match, kept, options.regulators, lexicon, species)
+    is_tf, listed = find_regulators(match, kept, options.regulators, reference_data, species)
     asked, not_there = always_read(match, kept, options.always)
     is_tf[asked] = True
     chosen, not_found = choose_genes(match, kept, is_tf, survey, options)
@@ -175,9 +175,11 @@ def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
             f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(options.regulators)}); pass "
             'regulators="all" or a list of names, keep regulators in genes=, or check species='
         )
-    condition_ids, condition_words = read_conditions(adata, lexicon, species, options.condition_keys)
+    condition_ids, condition_words = read_conditions(adata, reference_data, species, options.condition_keys)
     lost = match.names[~match.is_known].astype(str)
-    spelled = {spell(symbol): name for symbol, name in zip(match.symbols[~match.is_known], lost, strict=True)}
+    spelled = {
+        normalize_symbol(symbol): name for symbol, name in zip(match.symbols[~match.is_known], lost, strict=True)
+    }
     receipt = Receipt(
         matrix=matrix.origin,
         values=KINDS[matrix.kind],
@@ -198,7 +200,7 @@ def read(adata, lexicon: Lexicon, options: InputOptions = DEFAULTS) -> Reading:
         n_regulators=int(is_tf[chosen].sum()),
         conditions=condition_words,
     )
-    return Reading(
+    return ModelInput(
         matrix=matrix,
         columns=chosen,
         names=match.names[chosen],
@@ -359,7 +361,7 @@ def drop_duplicates(match: GeneMatch, survey: Survey) -> tuple[np.ndarray, tuple
 
 
 def read_conditions(
-    adata, lexicon: Lexicon, species: str, condition_keys: Mapping[str, str] | None
+    adata, reference_data: ReferenceData, species: str, condition_keys: Mapping[str, str] | None
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Condition ids of each cell, and what to say of each slot."""
     keys = dict(condition_keys or {})
@@ -369,7 +371,7 @@ def read_conditions(
     columns, said = {"species": species}, {}
     for slot in CONDITIONS:
         if slot == "species":
-            said[slot] = species if species in lexicon.conditions else f"{species} (unknown to the model)"
+            said[slot] = species if species in reference_data.conditions else f"{species} (unknown to the model)"
             continue
         candidates = [keys[slot]] if slot in keys else [c for c in CONDITION_COLUMNS[slot] if c in adata.obs]
         for key in candidates:
@@ -378,19 +380,21 @@ def read_conditions(
         if not candidates:
             said[slot] = "absent"
             continue
-        known = {key: known_words(obs_column(adata, key), lexicon) for key in candidates}
+        known = {key: known_words(obs_column(adata, key), reference_data) for key in candidates}
         key = max(known, key=lambda k: len(known[k][0]))
         columns[slot] = obs_column(adata, key)
         words, unknown = known[key]
         said[slot] = f"obs[{key!r}] {listing(words, 3)}" if words else f"obs[{key!r}]"
         if unknown:
             said[slot] += f" (unknown to the model: {listing(unknown, 3)})"
-    return lexicon.conditions.encode(columns, adata.n_obs), said
+    return reference_data.conditions.encode(columns, adata.n_obs), said
 
 
-def known_words(column: pd.Series, lexicon: Lexicon) -> tuple[list[str], list[str]]:
+def known_words(column: pd.Series, reference_data: ReferenceData) -> tuple[list[str], list[str]]:
     words = [str(word) for word in column.unique()]
-    return [w for w in words if w in lexicon.conditions], [w for w in words if w not in lexicon.conditions]
+    return [w for w in words if w in reference_data.conditions], [
+        w for w in words if w not in reference_data.conditions
+    ]
 
 
 def brief(regulators: str | Sequence[str]) -> str:

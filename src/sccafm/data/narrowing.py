@@ -6,17 +6,19 @@ from dataclasses import replace
 import numpy as np
 
 from sccafm._text import listing, warn
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 
 LEAST_GENES = 0.5  # of the genes that something was fitted on; with fewer the cells are others than it knows
 
 
-def narrowed(reading: Reading, gene_ids: np.ndarray, symbols: Sequence[str], is_tf: np.ndarray, owner: str) -> Reading:
+def narrowed(
+    model_input: ModelInput, gene_ids: np.ndarray, symbols: Sequence[str], is_tf: np.ndarray, owner: str
+) -> ModelInput:
     """The genes that something was fitted on, in its order and with its regulators.
 
     Parameters
     ----------
-    reading
+    model_input
         With every gene of the data that the vocabulary holds.
     gene_ids, symbols, is_tf
         Of the genes it was fitted on. They are found by their vocabulary row: whether they are written as symbols,
@@ -29,7 +31,7 @@ def narrowed(reading: Reading, gene_ids: np.ndarray, symbols: Sequence[str], is_
     ValueError
         Fewer than half of the genes are here.
     """
-    place = {token: i for i, token in enumerate(reading.gene_ids.tolist())}
+    place = {token: i for i, token in enumerate(model_input.gene_ids.tolist())}
     found = np.array([place.get(token, -1) for token in gene_ids.tolist()])
     is_here = found >= 0
     lost = [symbol for symbol, here in zip(symbols, is_here, strict=True) if not here]
@@ -45,8 +47,8 @@ def narrowed(reading: Reading, gene_ids: np.ndarray, symbols: Sequence[str], is_
             f"without them: {listing(lost)}"
         )
     chosen, is_tf = found[is_here], is_tf[is_here]
-    receipt = replace(reading.receipt, n_used=len(chosen), n_regulators=int(is_tf.sum()))
+    receipt = replace(model_input.receipt, n_used=len(chosen), n_regulators=int(is_tf.sum()))
     return replace(
-        reading, columns=reading.columns[chosen], names=reading.names[chosen], gene_ids=reading.gene_ids[chosen],
-        symbols=reading.symbols[chosen], is_tf=is_tf, receipt=receipt,
+        model_input, columns=model_input.columns[chosen], names=model_input.names[chosen], gene_ids=model_input.gene_ids[chosen],
+        symbols=model_input.symbols[chosen], is_tf=is_tf, receipt=receipt,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from sccafm.reference.conditions import Conditions
-from sccafm.reference.genes import LOST, Vocabulary, species_name
+from sccafm.reference.genes import UNKNOWN_TOKEN, Vocabulary, species_name
 from sccafm.types import CONDITIONS, Tokens
 
 
@@ -56,12 +56,12 @@ def tokenize_as_published(
     if all(name.startswith("ENSG") for name in names):
         names = [name.partition(".")[0] for name in names]
         ids = np.array([vocabulary.token(name) for name in names], dtype=np.int64)
-        symbols = ["" if token == LOST else vocabulary.symbol(token).upper() for token in ids]
+        symbols = ["" if token == UNKNOWN_TOKEN else vocabulary.symbol(token).upper() for token in ids]
     else:
         ids = np.array([vocabulary.token_of_symbol(name) for name in names], dtype=np.int64)
         symbols = names
     gene_ids = np.full((cells, width), vocabulary.special("<pad>"), dtype=np.int64)
-    gene_ids[:, :genes] = np.where(ids == LOST, vocabulary.special("<pad>"), ids)
+    gene_ids[:, :genes] = np.where(ids == UNKNOWN_TOKEN, vocabulary.special("<pad>"), ids)
 
     species = adata.obs[keys["species"]] if keys.get("species") else pd.Series(["human"] * cells)
     is_tf = np.zeros((cells, width), dtype=bool)

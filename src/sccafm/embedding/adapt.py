@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from sccafm._io import BLOCK, blocks
 from sccafm._text import warn
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.held_out import HELD, SEEN, HeldOut, chosen_genes, is_better
 from sccafm.losses.embedding import EFMWeights, Views, objective, total
@@ -43,7 +43,7 @@ class Adapt:
     """Share of the cells that judge the training: what does not serve them is not kept. 0: everything is kept."""
     seed: int = 0
     learning_rate: float = 5e-4
-    cells: int = 32
+    batch_size: int = 32
     """Cells of a step."""
     genes: int = 384
     """Genes of a step."""
@@ -74,7 +74,7 @@ def read_adapt(adapt: object) -> Adapt | None:
 
 
 def adapt_efm(
-    model: Model, reading: Reading, settings: Adapt, batches: np.ndarray | None, progress: bool
+    model: Model, model_input: ModelInput, settings: Adapt, batches: np.ndarray | None, progress: bool
 ) -> tuple[CausalEFM, dict]:
     """An embedding module that has learned from these cells too; the model's own stays as it is.
 
@@ -83,7 +83,7 @@ def adapt_efm(
 
     Parameters
     ----------
-    model, reading
+    model, model_input
         Networks and data.
     settings
         How long; seed.
@@ -101,7 +101,7 @@ def adapt_efm(
         raise ValueError(
             "the published embedding module cannot be adapted; load a model with this library's, e.g. sccafm.load()"
         )
-    n = len(reading.matrix.obs_names)
+    n = len(model_input.matrix.obs_names)
     if n < LEAST_CELLS:
         raise ValueError(f"adapt= learns to tell cells apart and needs {LEAST_CELLS} of them, got {n}; leave it out")
     rng = np.random.default_rng(settings.seed)
@@ -110,7 +110,7 @@ def adapt_efm(
     optimizer = torch.optim.AdamW(efm.parameters(), settings.learning_rate, betas=(0.9, 0.98))
     with torch.random.fork_rng(devices=[]), Clock(settings, n, progress) as clock:
         torch.manual_seed(settings.seed)
-        cells, judge = draw_cells(model, reading, settings, batches, rng)
+        cells, judge = draw_cells(model, model_input, settings, batches, rng)
         watch = Watch(judge, efm, clock)
         for share in clock:
             for group in optimizer.param_groups:
@@ -123,22 +123,22 @@ def adapt_efm(
 
 
 def draw_cells(
-    model: Model, reading: Reading, settings: Adapt, batches: np.ndarray | None, rng: np.random.Generator
+    model: Model, model_input: ModelInput, settings: Adapt, batches: np.ndarray | None, rng: np.random.Generator
 ) -> tuple["Pool", HeldOut | None]:
     """Cells to learn from, and others that judge (None where there are too few, or none are wanted)."""
-    n = len(reading.matrix.obs_names)
+    n = len(model_input.matrix.obs_names)
     drawn = rng.permutation(n)[:POOL]
     n_held = min(HELD, round(settings.held_out * len(drawn)))
     n_held = 0 if n_held < 2 else n_held
     held, pool = drawn[:n_held], np.sort(drawn[n_held:])
-    cells = Pool(reading, pool, None if batches is None else batches[pool], settings, rng)
+    cells = Pool(model_input, pool, None if batches is None else batches[pool], settings, rng)
     if not n_held:
         return cells, None
     seen = np.sort(rng.permutation(len(pool))[:SEEN])
-    values = np.concatenate([read_rows(reading, np.sort(held)).toarray(), cells.values[seen].toarray()])
+    values = np.concatenate([read_rows(model_input, np.sort(held)).toarray(), cells.values[seen].toarray()])
     judging = np.concatenate([np.sort(held), pool[seen]])
     codes = np.zeros(len(judging), int) if batches is None else np.unique(batches[judging], return_inverse=True)[1]
-    return cells, HeldOut(model, reading, values, reading.conditions[judging], codes, n_held, rng)
+    return cells, HeldOut(model, model_input, values, model_input.conditions[judging], codes, n_held, rng)
 
 
 class Watch:
@@ -203,7 +203,7 @@ class Clock:
 
     def __init__(self, settings: Adapt, n_cells: int, progress: bool):
         self.begin, self.reserve = time.monotonic(), 0.0
-        per_epoch = math.ceil(min(n_cells, POOL) / settings.cells)
+        per_epoch = math.ceil(min(n_cells, POOL) / settings.batch_size)
         self.steps = None if settings.epochs is None else max(1, round(settings.epochs * per_epoch))
         minutes = settings.most_minutes if self.steps else settings.minutes
         self.whole = math.inf if minutes is None else 60 * minutes
@@ -245,18 +245,23 @@ class Pool:
     """Cells in memory to draw from."""
 
     def __init__(
-        self, reading: Reading, pool: np.ndarray, batches: np.ndarray | None, settings: Adapt, rng: np.random.Generator
+        self,
+        model_input: ModelInput,
+        pool: np.ndarray,
+        batches: np.ndarray | None,
+        settings: Adapt,
+        rng: np.random.Generator,
     ):
-        self.reading, self.settings, self.rng = reading, settings, rng
-        self.conditions = reading.conditions[pool]
-        self.values = read_rows(reading, pool)
+        self.model_input, self.settings, self.rng = model_input, settings, rng
+        self.conditions = model_input.conditions[pool]
+        self.values = read_rows(model_input, pool)
         self.codes = None if batches is None else np.unique(batches, return_inverse=True)[1]
-        self.equals = None if batches is None else equal_states(self.values, self.codes, settings.seed)
+        self.equals = None if batches is None else mutual_nearest_neighbors(self.values, self.codes, settings.seed)
 
     def draw(self):
         """Tokens of a step's cells, of their partners, and which cells are told apart (both None without batches)."""
-        cells = self.rng.permutation(self.values.shape[0])[: self.settings.cells]
-        genes = chosen_genes(self.reading.is_tf, self.settings.genes, self.rng)
+        cells = self.rng.permutation(self.values.shape[0])[: self.settings.batch_size]
+        genes = chosen_genes(self.model_input.is_tf, self.settings.genes, self.rng)
         tokens = self._tokens(cells, genes)
         if self.codes is None:
             return tokens, None, None
@@ -269,22 +274,22 @@ class Pool:
         return self.rng.choice(found) if len(found) and self.rng.random() < self.settings.partners else cell
 
     def _tokens(self, cells: np.ndarray, genes: np.ndarray):
-        reading = self.reading
+        model_input = self.model_input
         values = self.values[cells][:, genes].toarray()
-        return tokenize(values, reading.gene_ids[genes], reading.is_tf[genes], self.conditions[cells])
+        return tokenize(values, model_input.gene_ids[genes], model_input.is_tf[genes], self.conditions[cells])
 
 
-def read_rows(reading: Reading, pool: np.ndarray) -> sparse.csr_matrix:
+def read_rows(model_input: ModelInput, pool: np.ndarray) -> sparse.csr_matrix:
     """Values of some cells, block by block."""
     parts = []
-    for start, stop in blocks(len(reading.matrix.obs_names), BLOCK):
+    for start, stop in blocks(len(model_input.matrix.obs_names), BLOCK):
         wanted = pool[(pool >= start) & (pool < stop)]
         if len(wanted):
-            parts.append(sparse.csr_matrix(reading.matrix.read(start, stop, reading.columns)[wanted - start]))
+            parts.append(sparse.csr_matrix(model_input.matrix.read(start, stop, model_input.columns)[wanted - start]))
     return sparse.vstack(parts, "csr")
 
 
-def equal_states(values: sparse.csr_matrix, codes: np.ndarray, seed: int) -> list[np.ndarray]:
+def mutual_nearest_neighbors(values: sparse.csr_matrix, codes: np.ndarray, seed: int) -> list[np.ndarray]:
     """Mutual nearest neighbours of each cell in other batches (Haghverdi et al. 2018), by cosine of leading components.
 
     Components are centred within each batch. C arrays of positions, empty where there is none.

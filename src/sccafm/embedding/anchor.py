@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from sccafm._io import BLOCK, blocks
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.data.matrix import variable_genes
 
 GENES, COMPONENTS = 2000, 50
@@ -54,12 +54,12 @@ class Anchor:
     def arrays(self) -> dict[str, np.ndarray]:
         return {item.name: np.ascontiguousarray(getattr(self, item.name)) for item in fields(self)}
 
-    def place(self, reading: Reading, z: np.ndarray, own_mean: bool) -> np.ndarray:
+    def place(self, model_input: ModelInput, z: np.ndarray, own_mean: bool) -> np.ndarray:
         """Other cells in this space.
 
         Parameters
         ----------
-        reading
+        model_input
             The cells' expression. Genes of the space that they lack are taken to be at their mean.
         z
             C D vectors of the same embedding module, read from the genes of the space's cells.
@@ -70,8 +70,8 @@ class Anchor:
         -------
         C (K + D) float32.
         """
-        columns, here = self._columns(reading)
-        values = Values(reading, columns, self.scale[here])
+        columns, here = self._columns(model_input)
+        values = Values(model_input, columns, self.scale[here])
         mean = values.mean() if own_mean else self.mean[here]
         e = values.project(mean[None], np.zeros(len(z), int), self.loadings[here])
         z = z.astype(np.float64)
@@ -80,21 +80,21 @@ class Anchor:
             (z - (z.mean(0) if own_mean else self.model_mean)) @ self.model_loadings,
         )
 
-    def _columns(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    def _columns(self, model_input: ModelInput) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the matrix that hold genes of the space, and which genes these are."""
-        column = dict(zip(reading.gene_ids.tolist(), reading.columns.tolist(), strict=True))
+        column = dict(zip(model_input.gene_ids.tolist(), model_input.columns.tolist(), strict=True))
         here = np.array([token in column for token in self.gene_ids.tolist()])
         return np.array([column[token] for token in self.gene_ids[here].tolist()], dtype=int), here
 
 
 def fit_anchor(
-    reading: Reading, z: np.ndarray, batches: np.ndarray | None = None, seed: int = 0
+    model_input: ModelInput, z: np.ndarray, batches: np.ndarray | None = None, seed: int = 0
 ) -> tuple[Anchor, np.ndarray]:
     """Fit a space to cells, in three passes over their values.
 
     Parameters
     ----------
-    reading
+    model_input
         The cells' expression, in memory or backed: it is read block by block.
     z
         C D vectors of the embedding module.
@@ -114,15 +114,15 @@ def fit_anchor(
     """
     n = len(z)
     codes = np.zeros(n, int) if batches is None else np.unique(batches, return_inverse=True)[1]
-    columns = variable_genes(reading.survey, reading.columns, GENES)
-    values = Values(reading, columns)
+    columns = variable_genes(model_input.survey, model_input.columns, GENES)
+    values = Values(model_input, columns)
     means, mean, deviation = values.moments(codes)
     varies = deviation > 0
     if not varies.any():
         raise ValueError(
             f"none of {len(columns):,} genes varies within a batch; leave batch_key= out, or pass anchor=False"
         )
-    values = Values(reading, columns[varies], deviation[varies] ** GENE_POWER)
+    values = Values(model_input, columns[varies], deviation[varies] ** GENE_POWER)
     means, mean = means[:, varies], mean[varies]
     pool = np.arange(n) if n <= POOL else np.sort(np.random.default_rng(seed).choice(n, POOL, replace=False))
     drawn = values.deviations(means, codes, pool)
@@ -131,26 +131,26 @@ def fit_anchor(
     z = z.astype(np.float64)
     centred = z - batch_means(z, codes)[codes]
     model_loadings = axes(centred[pool], z.shape[1], MODEL_POWER)
-    token = dict(zip(reading.columns.tolist(), reading.gene_ids.tolist(), strict=True))
+    token = dict(zip(model_input.columns.tolist(), model_input.gene_ids.tolist(), strict=True))
     anchor = Anchor(
-        read_ids=reading.gene_ids.astype(np.int64), read_is_tf=reading.is_tf.astype(bool),
+        read_ids=model_input.gene_ids.astype(np.int64), read_is_tf=model_input.is_tf.astype(bool),
         gene_ids=np.array([token[column] for column in values.columns.tolist()], dtype=np.int64),
         mean=mean, scale=values.scale, loadings=loadings, center=e.mean(0), model_mean=z.mean(0), model_loadings=model_loadings,
     )  # fmt: skip
     return anchor, join(e - batch_means(e, codes)[codes], centred @ model_loadings)
 
 
-def check_anchor(reading: Reading) -> None:
+def check_anchor(model_input: ModelInput) -> None:
     """ValueError for cells that no space can be fitted to."""
-    n = reading.survey.n_cells
+    n = model_input.survey.n_cells
     if n < LEAST_CELLS:
         raise ValueError(
             f"an anchored space is fitted to {LEAST_CELLS} cells at least, got {n}: pass anchor=False for the embedding module's "
             "own vectors, or place the cells beside others: Embedding.place(adata)"
         )
-    if not (reading.survey.variance[reading.columns] > 0).any():
+    if not (model_input.survey.variance[model_input.columns] > 0).any():
         raise ValueError(
-            f"none of {len(reading.columns):,} genes varies between the cells, and there are no components to anchor to; pass "
+            f"none of {len(model_input.columns):,} genes varies between the cells, and there are no components to anchor to; pass "
             'anchor=False, or other values with layer="..."'
         )
 
@@ -197,16 +197,16 @@ def axes(x: np.ndarray, most: int, power: float) -> np.ndarray:
 class Values:
     """Some genes of a matrix, read block by block."""
 
-    reading: Reading
+    model_input: ModelInput
     columns: np.ndarray  # G positions in the matrix
     scale: np.ndarray | None = None  # G
 
     def blocks(self):
-        for start, stop in blocks(len(self.reading.matrix.obs_names), BLOCK):
-            yield start, stop, self.reading.matrix.read(start, stop, self.columns).astype(np.float64)
+        for start, stop in blocks(len(self.model_input.matrix.obs_names), BLOCK):
+            yield start, stop, self.model_input.matrix.read(start, stop, self.columns).astype(np.float64)
 
     def mean(self) -> np.ndarray:
-        return sum(x.sum(0) for _, _, x in self.blocks()) / len(self.reading.matrix.obs_names)
+        return sum(x.sum(0) for _, _, x in self.blocks()) / len(self.model_input.matrix.obs_names)
 
     def moments(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Means of the batches (B G), mean of all cells and standard deviation within batches (G)."""

@@ -16,7 +16,7 @@ from sccafm._settings import logger
 from sccafm._text import warn
 from sccafm._torch import plain_torch
 from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
-from sccafm.data.input import DEFAULTS, Reading, prepare
+from sccafm.data.input import DEFAULTS, ModelInput, prepare
 from sccafm.data.options import InputOptions
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
@@ -27,7 +27,7 @@ from sccafm.grn.annotation import can_annotate, storable
 from sccafm.grn.grn import GRN
 from sccafm.grn.reuse import check_grn, check_same_values, stored_factors
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_key, check_settings, pass_size
+from sccafm.model.validation import as_model, check_key, check_settings, forward_batch_size
 from sccafm.model.weights import module_hash
 from sccafm.nn import CausalEFM
 from sccafm.nn.ordering import regulatory_order, reordered
@@ -134,31 +134,31 @@ def embed(
         check_harmony(batch_key, anchor)
     model = with_module(as_model(model, device))
     check_grn(adata, grn, model, genes)
-    reading = prepare(adata, model, options.of_networks(grn))
+    model_input = prepare(adata, model, options.of_networks(grn))
     if grn is not None:
-        check_same_values(grn, reading)
+        check_same_values(grn, model_input)
     groups = find_groups(adata, groupby)
     batches = find_batches(adata, batch_key, anchor or adapt is not None)
     if anchor:
-        check_anchor(reading)
+        check_anchor(model_input)
     if progress:
-        logger.info(reading.receipt)
+        logger.info(model_input.receipt)
     settings = {"adapt": {}, "batch_key": batch_key or "", "harmony": harmony}
     if adapt is not None:
-        efm, record = adapt_efm(model, reading, adapt, batches, progress)
+        efm, record = adapt_efm(model, model_input, adapt, batches, progress)
         model, settings["adapt"] = dataclasses.replace(model, efm=efm), dataclasses.asdict(adapt) | record
-    graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, reading, start, stop)
-    zero_shot, sums = run(model, reading, groups, graph, pass_size(batch_size, model), progress)
-    space, cells = fit_anchor(reading, zero_shot, batches) if anchor else (None, zero_shot)
+    graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, model_input, start, stop)
+    zero_shot, sums = run(model, model_input, groups, graph, forward_batch_size(batch_size, model), progress)
+    space, cells = fit_anchor(model_input, zero_shot, batches) if anchor else (None, zero_shot)
     if harmony:
         cells = corrected(cells, batches)
-    embedding = assemble(model, reading, groups, zero_shot, cells, sums, space, settings)
-    return annotated(adata, embedding, reading, key_added, copy)
+    embedding = assemble(model, model_input, groups, zero_shot, cells, sums, space, settings)
+    return annotated(adata, embedding, model_input, key_added, copy)
 
 
 def assemble(
     model: Model,
-    reading: Reading,
+    model_input: ModelInput,
     groups: pd.Series,
     zero_shot: np.ndarray,
     cells: np.ndarray,
@@ -172,11 +172,11 @@ def assemble(
         cells=own if space is None else cell_frame(cells, groups.index),
         zero_shot=own,
         groups=groups,
-        gene_table=reading.gene_table(model.vocabulary),
+        gene_table=model_input.gene_table(model.vocabulary),
         sums=sums,
-        static_genes=static_frame(static_vectors(model, reading), reading.names.rename(None)),
+        static_genes=static_frame(static_vectors(model, model_input), model_input.names.rename(None)),
         columns=gene_columns(model),
-        params=parameters(model, reading, space, settings),
+        params=parameters(model, model_input, space, settings),
         model=model,
         anchor=space,
     )
@@ -193,15 +193,15 @@ def with_module(model: Model) -> Model:
 
 
 def run(
-    model: Model, reading: Reading, groups: pd.Series, graph, batch_size: int, progress: bool
+    model: Model, model_input: ModelInput, groups: pd.Series, graph, batch_size: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of all cells, and sums of the genes' over each group's: one cell is added at a time, in their order."""
-    n, codes = len(reading.matrix.obs_names), groups.cat.codes.to_numpy()
-    cells, sums = [], np.zeros((len(groups.cat.categories), len(reading.names), len(gene_columns(model))))
+    n, codes = len(model_input.matrix.obs_names), groups.cat.codes.to_numpy()
+    cells, sums = [], np.zeros((len(groups.cat.categories), len(model_input.names), len(gene_columns(model))))
     with tqdm(total=n, desc="sccafm embed", unit="cell", disable=not progress) as bar:
         for start, stop in blocks(n, batch_size):
-            values = reading.matrix.read(start, stop, reading.columns)
-            tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
+            values = model_input.matrix.read(start, stop, model_input.columns)
+            tokens = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[start:stop])
             found = embed_tokens(model, tokens, graph, start)
             cells.append(found[0])
             for i, vectors in enumerate(found[1]):
@@ -264,13 +264,13 @@ def gene_columns(model: Model) -> tuple[str, ...]:
 
 
 @torch.inference_mode()
-def static_vectors(model: Model, reading: Reading) -> np.ndarray:
-    ids = torch.from_numpy(reading.gene_ids).to(model.device)
+def static_vectors(model: Model, model_input: ModelInput) -> np.ndarray:
+    ids = torch.from_numpy(model_input.gene_ids).to(model.device)
     find: Callable = model.efm.static if isinstance(model.efm, CausalEFM) else model.efm.embedding.gene_embedding
     return find(ids).float().cpu().numpy()
 
 
-def parameters(model: Model, reading: Reading, space: Anchor | None, settings: dict) -> dict:
+def parameters(model: Model, model_input: ModelInput, space: Anchor | None, settings: dict) -> dict:
     made_by = module_hash(model.efm)
     return {
         "model": model.source,
@@ -283,19 +283,19 @@ def parameters(model: Model, reading: Reading, space: Anchor | None, settings: d
         "version": version("sccafm"),
         "torch": torch.__version__,
         "device": str(model.device),
-        "genes": digest(*reading.names),
-        "receipt": reading.receipt.to_dict(),
+        "genes": digest(*model_input.names),
+        "receipt": model_input.receipt.to_dict(),
     } | settings
 
 
-def annotated(adata, embedding: Embedding, reading: Reading, key: str, copy: bool) -> Embedding:
+def annotated(adata, embedding: Embedding, model_input: ModelInput, key: str, copy: bool) -> Embedding:
     """The embedding, after its vectors were written into the AnnData or a copy of it."""
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         embedding = dataclasses.replace(embedding, adata=adata)
     if not can_annotate(adata):
         return embedding
-    place = pd.Series(np.arange(len(reading.names)), index=reading.names).reindex(reading.labels_of(adata))
+    place = pd.Series(np.arange(len(model_input.names)), index=model_input.names).reindex(model_input.labels_of(adata))
     vectors = np.full((len(place), len(embedding.columns)), np.nan, dtype=np.float32)
     found = place.notna().to_numpy()
     vectors[found] = embedding.genes.to_numpy()[place[found].astype(int)]

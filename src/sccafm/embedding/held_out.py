@@ -8,7 +8,7 @@ Batson et al. 2019, by neighbours).
 import numpy as np
 import torch
 
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.anchor import COMPONENTS, GENE_POWER, MODEL_POWER, POWER, axes, batch_means, join, unit
 from sccafm.model.model import Model
@@ -25,7 +25,7 @@ class HeldOut:
     ----------
     model
         Its structure module is asked once.
-    reading
+    model_input
         Genes.
     values
         C G log-expression: held-out cells first.
@@ -42,17 +42,17 @@ class HeldOut:
     def __init__(
         self,
         model: Model,
-        reading: Reading,
+        model_input: ModelInput,
         values: np.ndarray,
         conditions: np.ndarray,
         codes: np.ndarray,
         n_held: int,
         rng: np.random.Generator,
     ):
-        genes = chosen_genes(reading.is_tf, GENES, rng)
+        genes = chosen_genes(model_input.is_tf, GENES, rng)
         seen, rest = split(values[:, genes], rng)
         self.n_held, self.codes = n_held, codes
-        tokens = tokenize(seen, reading.gene_ids[genes], reading.is_tf[genes], conditions)
+        tokens = tokenize(seen, model_input.gene_ids[genes], model_input.is_tf[genes], conditions)
         self.parts = [tokens[i : i + PASS].to(model.device) for i in range(0, len(tokens), PASS)]
         with torch.inference_mode():
             self.factors = [model.sfm(part) for part in self.parts]

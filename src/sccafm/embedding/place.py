@@ -13,7 +13,7 @@ from sccafm.embedding.anchor import LEAST_CELLS
 from sccafm.embedding.embed import annotated, assemble, run, with_module
 from sccafm.embedding.result import Embedding
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_key, check_settings, pass_size
+from sccafm.model.validation import as_model, check_key, check_settings, forward_batch_size
 from sccafm.model.weights import module_hash
 
 
@@ -65,15 +65,15 @@ def place(
     check_same_model(embedding, model)
     whole = prepare(adata, model, options)
     symbols = embedding.gene_table["symbol"]
-    reading = narrowed(whole, anchor.read_ids, list(symbols), anchor.read_is_tf, "the embedding")
+    model_input = narrowed(whole, anchor.read_ids, list(symbols), anchor.read_is_tf, "the embedding")
     if progress:
-        logger.info(reading.receipt)
+        logger.info(model_input.receipt)
     groups = find_groups(adata, None)
-    zero_shot, sums = run(model, reading, groups, model.sfm, pass_size(batch_size, model), progress)
-    cells = anchor.place(reading, zero_shot, own_mean)
+    zero_shot, sums = run(model, model_input, groups, model.sfm, forward_batch_size(batch_size, model), progress)
+    cells = anchor.place(model_input, zero_shot, own_mean)
     settings = {key: embedding.params[key] for key in ("adapt", "batch_key", "harmony")}
-    placed = assemble(model, reading, groups, zero_shot, cells, sums, anchor, settings | {"own_mean": own_mean})
-    return annotated(adata, placed, reading, key_added, copy)
+    placed = assemble(model, model_input, groups, zero_shot, cells, sums, anchor, settings | {"own_mean": own_mean})
+    return annotated(adata, placed, model_input, key_added, copy)
 
 
 def check_same_model(embedding: Embedding, model: Model) -> None:

@@ -107,7 +107,7 @@ class EmbeddingReport:
 
     def _story(self) -> str:
         n = self.counts
-        lost = [f"{n[k]:,} {text}" for k, text in LOST.items() if n.get(k)]
+        lost = [f"{n[k]:,} {text}" for k, text in UNKNOWN_TOKEN.items() if n.get(k)]
         batches = f"{n['n_batches']} batches of {self.across}" if n["n_batches"] else f"{N_FOLDS} random folds"
         return (
             f"{', '.join(self.keys)}: {n['n_cells']:,} cells, {n['n_labels']} labels, {batches}"
@@ -129,7 +129,7 @@ class EmbeddingReport:
         return f"{MEASURES[measure]}: {key} {word} the strongest baseline, {best}: {gap['difference']:+.3f}{span}"
 
 
-LOST = {
+UNKNOWN_TOKEN = {
     "n_without_label": "left out without a label or batch",
     "n_not_drawn": "not drawn",
     "n_only_in_one_fold": "in no other batch, left out of label transfer",

@@ -21,7 +21,7 @@ from sccafm.evaluate.probes import (
 )
 from sccafm.evaluate.truth import Truth, gene_keys, read_edges
 from sccafm.model.layout import find_files, find_release
-from sccafm.reference.genes import LOST, Vocabulary
+from sccafm.reference.genes import UNKNOWN_TOKEN, Vocabulary
 
 TASKS = {
     "terms": "gene sets",
@@ -221,7 +221,7 @@ def start_vectors(names: Sequence[str]) -> pd.DataFrame:
     vocabulary, table = Vocabulary.read(files["vocab"]), load_file(files["vocab_tensors"])["embeddings"]
     names = pd.Index(names)
     tokens = np.array([vocabulary.token(key) for key in gene_keys(names)])
-    return pd.DataFrame(table[tokens[tokens != LOST]], index=names[tokens != LOST])
+    return pd.DataFrame(table[tokens[tokens != UNKNOWN_TOKEN]], index=names[tokens != UNKNOWN_TOKEN])
 
 
 def _checked(name: str, frame: pd.DataFrame) -> pd.DataFrame:

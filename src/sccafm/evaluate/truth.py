@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm.grn.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_column, read_delimited
-from sccafm.reference.genes import spell
+from sccafm.reference.genes import normalize_symbol
 
 KINDS = ("binding", "response", "curated")  # they ask different questions, and are never averaged alone
 LABELS = ("label", "weight", "score", "truth", "is_true", "is_edge", "edge", "value")  # of a truth: zero is no edge
@@ -55,7 +55,7 @@ class Truth:
 def gene_keys(names: Iterable) -> pd.Index:
     """Spelling by which genes are matched: stripped, upper case, Ensembl version cut; missing names become ''."""
     code, unique = pd.factorize(np.asarray(list(names), dtype=object))  # each spelling is cleaned once; missing is -1
-    return pd.Index(np.array([*map(spell, unique), ""], dtype=object)[code])
+    return pd.Index(np.array([*map(normalize_symbol, unique), ""], dtype=object)[code])
 
 
 def gene_lookup(genes: AnnData | Iterable[str]) -> dict[str, str]:

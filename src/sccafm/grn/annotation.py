@@ -6,7 +6,7 @@ import pandas as pd
 
 from sccafm._text import warn
 from sccafm.data.groups import ALL
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.grn.grn import GRN
 
 POPULATION_EDGES = 10_000  # edges of the population network that uns keeps per group
@@ -23,7 +23,7 @@ def can_annotate(adata) -> bool:
     return True
 
 
-def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
+def annotate(adata, grn: GRN, model_input: ModelInput, key: str) -> None:
     """Write the results that belong to cells and genes into the AnnData."""
     own = grn.own_arrays()  # what is done to one later does not change the other
     adata.obsm[f"X_{key}_sfm"] = own["summary"]
@@ -32,9 +32,9 @@ def annotate(adata, grn: GRN, reading: Reading, key: str) -> None:
     adata.obs[f"{key}_context_entropy"] = grn.context_entropy.to_numpy()
     if "ood" in grn.arrays:
         adata.obs[f"{key}_ood"] = grn.ood.to_numpy()
-    labels = reading.labels_of(adata)
-    adata.var["is_tf"] = labels.isin(reading.regulator_labels)
-    adata.var[f"{key}_in_vocab"] = labels.isin(reading.known_genes)
+    labels = model_input.labels_of(adata)
+    adata.var["is_tf"] = labels.isin(model_input.regulator_labels)
+    adata.var[f"{key}_in_vocab"] = labels.isin(model_input.known_genes)
     network = grn.pool(POPULATION_EDGES)
     for column in ("group", "source", "target", "prior_sources"):
         network[column] = network[column].astype(str)

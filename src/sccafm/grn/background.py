@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 
 from sccafm.confidence.permutation import SAMPLE_CELLS as NULL_SAMPLE
-from sccafm.confidence.permutation import Null, fit_null, permuted_cells, sample_cells
+from sccafm.confidence.permutation import NullDistribution, fit_null, permuted_cells, sample_cells
 from sccafm.confidence.signs import SAMPLE_CELLS as SIGN_SAMPLE
 from sccafm.confidence.signs import infer_signs
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
 from sccafm.grn.edges import self_edges
 from sccafm.grn.pairs import Pairs
 from sccafm.model.forward import factors_of
 from sccafm.model.model import Model
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.reference.regulation import QUESTIONS
 
 
@@ -26,46 +26,48 @@ class Sample(NamedTuple):
     conditions: np.ndarray  # C 4
 
 
-def read_sample(reading: Reading, size: int = max(NULL_SAMPLE, SIGN_SAMPLE)) -> Sample:
-    cells = sample_cells(reading.matrix.obs_names, size)
-    values = np.concatenate([reading.matrix.read(c, c + 1, reading.columns) for c in cells])
-    return Sample(values, reading.conditions[cells])
+def read_sample(model_input: ModelInput, size: int = max(NULL_SAMPLE, SIGN_SAMPLE)) -> Sample:
+    cells = sample_cells(model_input.matrix.obs_names, size)
+    values = np.concatenate([model_input.matrix.read(c, c + 1, model_input.columns) for c in cells])
+    return Sample(values, model_input.conditions[cells])
 
 
-def find_null(model: Model, reading: Reading, sample: Sample, n: int) -> Null | None:
+def find_null(model: Model, model_input: ModelInput, sample: Sample, n: int) -> NullDistribution | None:
     """Scores of the model in `n` permuted cells of a data set; None for n = 0."""
     if n == 0:
         return None
     permuted = permuted_cells(sample.values[:NULL_SAMPLE], n)
     conditions = sample.conditions[np.arange(n) % len(sample.conditions)]
-    tokens = tokenize(permuted, reading.gene_ids, reading.is_tf, conditions)
-    found = [factors_of(model.sfm, tokens[i : i + 1], reading.is_tf)[:2] for i in range(n)]
+    tokens = tokenize(permuted, model_input.gene_ids, model_input.is_tf, conditions)
+    found = [factors_of(model.sfm, tokens[i : i + 1], model_input.is_tf)[:2] for i in range(n)]
     scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
-    return fit_null(scores, self_edges(reading))
+    return fit_null(scores, self_edges(model_input))
 
 
-def find_pairs(model: Model, reading: Reading, values: np.ndarray, null: Null | None) -> Pairs:
+def find_pairs(model: Model, model_input: ModelInput, values: np.ndarray, null: NullDistribution | None) -> Pairs:
     """What is known of each pair before all cells are read; `values` are those of a sample, C G."""
     fitted = None if model.calibration is None else model.calibration.signs
-    sign = infer_signs(values[:SIGN_SAMPLE], reading.gene_ids, reading.is_tf, model.lexicon, fitted)
-    in_prior, sources, names = prior_matrix(model.lexicon, reading)
+    sign = infer_signs(values[:SIGN_SAMPLE], model_input.gene_ids, model_input.is_tf, model.reference_data, fitted)
+    in_prior, sources, names = prior_matrix(model.reference_data, model_input)
     unknown = np.full(in_prior.shape, np.nan, np.float32)
     chances = [unknown] * len(QUESTIONS)
     if model.regulation is not None:
-        ends = (reading.gene_ids[reading.is_tf], reading.gene_ids, in_prior)
+        ends = (model_input.gene_ids[model_input.is_tf], model_input.gene_ids, in_prior)
         chances = [model.regulation.probability(question, *ends) for question in QUESTIONS]
     moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
     return Pairs(in_prior, sources, names, *chances, sign, *moments)
 
 
-def prior_matrix(lexicon: Lexicon, reading: Reading) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def prior_matrix(
+    reference_data: ReferenceData, model_input: ModelInput
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Which regulator-target pairs the prior network holds (T G bool), and codes and names of their sources."""
-    tokens = pd.Index(reading.gene_ids)
-    edges = lexicon.prior_tokens
-    rows = tokens[reading.is_tf].get_indexer(edges["source"])
+    tokens = pd.Index(model_input.gene_ids)
+    edges = reference_data.prior_tokens
+    rows = tokens[model_input.is_tf].get_indexer(edges["source"])
     columns = tokens.get_indexer(edges["target"])
     both = (rows >= 0) & (columns >= 0)
-    held = np.zeros((int(reading.is_tf.sum()), len(tokens)), dtype=bool)
+    held = np.zeros((int(model_input.is_tf.sum()), len(tokens)), dtype=bool)
     held[rows[both], columns[both]] = True
     said = edges["sources"].fillna("").astype(str) if "sources" in edges else pd.Series("", index=edges.index)
     names = ("", *sorted(set(said) - {""}))

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 
 
-def self_edges(reading: Reading) -> np.ndarray:
+def self_edges(model_input: ModelInput) -> np.ndarray:
     """Flat positions of the pairs of a regulator with itself."""
-    return np.flatnonzero(reading.is_tf) + np.arange(reading.is_tf.sum()) * len(reading.names)
+    return np.flatnonzero(model_input.is_tf) + np.arange(model_input.is_tf.sum()) * len(model_input.names)
 
 
 def select_edges(

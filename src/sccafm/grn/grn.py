@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sccafm._io import new_folder
-from sccafm.confidence.calibration import confidence_of, levels, row_quantiles
+from sccafm.confidence.calibration import confidence_of, expression_rank, row_quantiles
 from sccafm.confidence.permutation import benjamini_hochberg, group_pvalues
 from sccafm.data.groups import ALL, group_cells, labels_of
 from sccafm.grn.context_views import ContextViews
@@ -320,7 +320,7 @@ class GRN(ContextViews, Exports):
     def _confidence(self, group: object, edge: np.ndarray) -> np.ndarray:
         if group is not None and "expression" not in self.sums:
             return np.full(len(edge), np.nan, np.float32)
-        level = levels(self._total("expression", group))
+        level = expression_rank(self._total("expression", group))
         quantile = row_quantiles(self.matrix(group).to_numpy(), edge)
         fitted = self.params["calibration"].get("group")
         return confidence_of(quantile, self.pairs.chance.ravel()[edge], level[edge % len(self.targets)], fitted)

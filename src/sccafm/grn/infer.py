@@ -12,11 +12,11 @@ from sccafm._io import blocks
 from sccafm._settings import logger
 from sccafm._text import listing, warn
 from sccafm._torch import plain_torch
-from sccafm.confidence.calibration import confidence_of, levels, row_quantiles
-from sccafm.confidence.permutation import NULL_CELLS, CellTest, Null, tested_cells
+from sccafm.confidence.calibration import confidence_of, expression_rank, row_quantiles
+from sccafm.confidence.permutation import NULL_CELLS, CellTest, NullDistribution, tested_cells
 from sccafm.confidence.unusual import out_of_distribution
 from sccafm.data.groups import find_groups, kept_obs
-from sccafm.data.input import DEFAULTS, Reading, prepare
+from sccafm.data.input import DEFAULTS, ModelInput, prepare
 from sccafm.data.neighbors import smoothed
 from sccafm.data.options import InputOptions
 from sccafm.data.tokenizer import tokenize
@@ -30,7 +30,7 @@ from sccafm.grn.provenance import parameters, run_card
 from sccafm.grn.storage import PART_CELLS, CellEdges, Part, Store, n_parts, stored_results
 from sccafm.model.forward import factors_of
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_edges, check_key, check_settings, pass_size
+from sccafm.model.validation import as_model, check_edges, check_key, check_settings, forward_batch_size
 
 
 @plain_torch()
@@ -154,22 +154,22 @@ def infer_grn(
     check_edges(top_k, min_weight, null_cells)
     check_key(key_added)
     model = as_model(model, device)
-    reading = prepare(adata, model, options)
+    model_input = prepare(adata, model, options)
     if neighbors:
-        reading = replace(reading, matrix=smoothed(reading.matrix, reading.columns, neighbors))
+        model_input = replace(model_input, matrix=smoothed(model_input.matrix, model_input.columns, neighbors))
     groups = find_groups(adata, groupby)
     if progress:
-        logger.info(reading.receipt)
-    run = run_card(model, reading, groups, groupby, top_k, min_weight, keep_factors, null_cells, neighbors)
-    params = parameters(model, reading, run)
-    sample = read_sample(reading)
-    null = find_null(model, reading, sample, null_cells)
-    pairs = find_pairs(model, reading, sample.values, null)
-    grn = empty_grn(model, reading, groups, kept_obs(adata, key_added), params, pairs)
-    size = pass_size(batch_size, model)
-    inferred = Inference(model, reading, grn, null, top_k, min_weight, keep_factors, size)
+        logger.info(model_input.receipt)
+    run = run_card(model, model_input, groups, groupby, top_k, min_weight, keep_factors, null_cells, neighbors)
+    params = parameters(model, model_input, run)
+    sample = read_sample(model_input)
+    null = find_null(model, model_input, sample, null_cells)
+    pairs = find_pairs(model, model_input, sample.values, null)
+    grn = empty_grn(model, model_input, groups, kept_obs(adata, key_added), params, pairs)
+    size = forward_batch_size(batch_size, model)
+    inferred = Inference(model, model_input, grn, null, top_k, min_weight, keep_factors, size)
     grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
-    silent = np.setdiff1d(inferred.silent, reading.survey.empty).astype(int)  # of the others is said already
+    silent = np.setdiff1d(inferred.silent, model_input.survey.empty).astype(int)  # of the others is said already
     if len(silent):
         cells = listing(grn.cells[silent])
         warn(f"{len(silent):,} cells have no count in the genes that were read, and no edges: {cells}")
@@ -177,7 +177,7 @@ def infer_grn(
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         grn = replace(grn, adata=adata)
     if can_annotate(adata):
-        annotate(adata, grn, reading, key_added)
+        annotate(adata, grn, model_input, key_added)
     return grn
 
 
@@ -187,19 +187,19 @@ class Inference:
     def __init__(
         self,
         model: Model,
-        reading: Reading,
+        model_input: ModelInput,
         grn: GRN,
-        null: Null | None,
+        null: NullDistribution | None,
         top_k: int | None,
         min_weight: float | None,
         keep_factors: bool,
         batch_size: int,
     ):
-        self.sfm, self.calibration, self.reading, self.grn = model.sfm, model.calibration, reading, grn
+        self.sfm, self.calibration, self.model_input, self.grn = model.sfm, model.calibration, model_input, grn
         self.top_k, self.min_weight, self.keep_factors = top_k, min_weight, keep_factors
         self.batch_size = batch_size
         self.group_codes = grn.groups.cat.codes.to_numpy()
-        self.self_edges = self_edges(reading)
+        self.self_edges = self_edges(model_input)
         self.silent: list[int] = []  # cells without a count in the genes that are read
         self.chance = grn.pairs.chance.ravel()
         self.test = None if null is None else CellTest(null, self.self_edges)
@@ -265,10 +265,10 @@ class Inference:
         return Part(CellEdges.join(edges), joined)
 
     def _batch(self, start: int, stop: int, sums: dict[str, np.ndarray]) -> tuple[list[CellEdges], dict]:
-        reading = self.reading
-        values = reading.matrix.read(start, stop, reading.columns)
-        tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
-        u, v, context, summary = factors_of(self.sfm, tokens, reading.is_tf)
+        model_input = self.model_input
+        values = model_input.matrix.read(start, stop, model_input.columns)
+        tokens = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[start:stop])
+        u, v, context, summary = factors_of(self.sfm, tokens, model_input.is_tf)
         silent = np.flatnonzero(~values.any(1))
         if len(silent):  # nothing is known of such cells: they have no edges
             u = u.clone()
@@ -291,9 +291,9 @@ class Inference:
             sums["v"] += v[i]
         arrays = {"context": context.cpu().numpy(), "summary": summary.cpu().numpy()}
         arrays["strengths"] = np.stack(strengths).astype(np.float32)  # C T
-        arrays["regulator_expression"] = values[:, reading.is_tf]  # C T
+        arrays["regulator_expression"] = values[:, model_input.is_tf]  # C T
         if self.calibration is not None:
-            seen = (values, reading.gene_ids, reading.species)
+            seen = (values, model_input.gene_ids, model_input.species)
             arrays["ood"] = out_of_distribution(arrays["summary"], *seen, self.calibration)
             arrays["ood"][silent] = 1
         if self.keep_factors:
@@ -305,7 +305,7 @@ class Inference:
     def _edges(self, cell: int, scores: np.ndarray, values: np.ndarray) -> CellEdges:
         """Kept edges of one cell; the scores of self-edges are set to 0."""
         edge, weight = select_edges(scores, self.top_k, self.min_weight, self.self_edges)
-        level = levels(values)[edge % len(values)]
+        level = expression_rank(values)[edge % len(values)]
         fitted = None if self.calibration is None else self.calibration.confidence["cell"]
         confidence = confidence_of(row_quantiles(scores, edge), self.chance[edge], level, fitted)
         nothing = np.full(len(edge), np.nan, np.float32)
@@ -313,7 +313,9 @@ class Inference:
         return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)
 
 
-def empty_grn(model: Model, reading: Reading, groups: pd.Series, obs: pd.DataFrame, params: dict, pairs: Pairs) -> GRN:
+def empty_grn(
+    model: Model, model_input: ModelInput, groups: pd.Series, obs: pd.DataFrame, params: dict, pairs: Pairs
+) -> GRN:
     """Labels without results."""
-    genes = reading.gene_table(model.vocabulary)
+    genes = model_input.gene_table(model.vocabulary)
     return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params, obs)

@@ -8,14 +8,14 @@ import torch
 
 from sccafm._io import digest
 from sccafm.confidence.calibration import Calibration
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.grn.factors import factor_names
 from sccafm.model.model import Model
 
 
 def run_card(
     model: Model,
-    reading: Reading,
+    model_input: ModelInput,
     groups: pd.Series,
     groupby: str | None,
     top_k: int | None,
@@ -27,10 +27,10 @@ def run_card(
     """What makes two runs the same: a store takes parts of one run only."""
     return {
         "weights": model.weights_hash[:16],
-        "cells": digest(*reading.matrix.obs_names),
-        "genes": digest(*reading.names, reading.gene_ids.tobytes(), reading.is_tf.tobytes()),
-        "values": f"{reading.matrix.origin} {reading.matrix.kind} {reading.digest}",
-        "conditions": digest(reading.conditions.tobytes()),
+        "cells": digest(*model_input.matrix.obs_names),
+        "genes": digest(*model_input.names, model_input.gene_ids.tobytes(), model_input.is_tf.tobytes()),
+        "values": f"{model_input.matrix.origin} {model_input.matrix.kind} {model_input.digest}",
+        "conditions": digest(model_input.conditions.tobytes()),
         "groupby": groupby,
         "groups": digest(*groups.astype(str), *groups.cat.categories),
         "top_k": None if top_k is None else int(top_k),  # numpy's numbers are none to JSON
@@ -43,7 +43,7 @@ def run_card(
     }
 
 
-def parameters(model: Model, reading: Reading, run: dict) -> dict:
+def parameters(model: Model, model_input: ModelInput, run: dict) -> dict:
     return {
         "model": model.source,
         "revision": model.revision or "",
@@ -51,7 +51,7 @@ def parameters(model: Model, reading: Reading, run: dict) -> dict:
         "version": version("sccafm"),
         "torch": torch.__version__,
         "device": str(model.device),
-        "receipt": reading.receipt.to_dict(),
+        "receipt": model_input.receipt.to_dict(),
         "calibration": card(model.calibration),
         "factors": list(model.contexts or factor_names(model.sfm.config.num_factors)),
         "run": run,

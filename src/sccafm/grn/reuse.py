@@ -7,16 +7,16 @@ import pandas as pd
 import torch
 
 from sccafm._text import warn
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.grn.factors import unpack_factors
 from sccafm.grn.grn import GRN
 from sccafm.model.model import Model
 from sccafm.types import Factors
 
 
-def stored_factors(grn: GRN, reading: Reading, start: int, stop: int) -> Factors:
+def stored_factors(grn: GRN, model_input: ModelInput, start: int, stop: int) -> Factors:
     """What the structure module said of some cells when their networks were inferred."""
-    return unpacked_factors(grn.arrays, slice(start, stop), reading.is_tf, grn.sums["u"].shape[1])
+    return unpacked_factors(grn.arrays, slice(start, stop), model_input.is_tf, grn.sums["u"].shape[1])
 
 
 def unpacked_factors(
@@ -68,11 +68,11 @@ def check_grn(adata, grn: GRN | None, model: Model, genes: Sequence[str] | None)
         warn("genes= has no effect beside grn=, whose genes are read")
 
 
-def check_same_values(grn: GRN, reading: Reading) -> None:
-    here = f"{reading.matrix.origin} {reading.matrix.kind} {reading.digest}"
+def check_same_values(grn: GRN, model_input: ModelInput) -> None:
+    here = f"{model_input.matrix.origin} {model_input.matrix.kind} {model_input.digest}"
     there = grn.params["run"]["values"]
-    same_genes = list(reading.names) == list(grn.genes.index)
-    if here != there or not same_genes or not np.array_equal(reading.is_tf, grn.genes["is_tf"].to_numpy()):
+    same_genes = list(model_input.names) == list(grn.genes.index)
+    if here != there or not same_genes or not np.array_equal(model_input.is_tf, grn.genes["is_tf"].to_numpy()):
         raise ValueError(
             f"grn= was inferred from other values or genes (there {there}, here {here}); pass the same layer=, gene_key= "
             "and preprocess= as then, or infer it again"

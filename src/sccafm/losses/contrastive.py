@@ -94,7 +94,7 @@ def gene_contrast(
     source: Tensor,
     target: Tensor,
     confidence: Tensor,
-    acts: Tensor,
+    regulator_index: Tensor,
     anchors: Tensor,
     negatives: Tensor,
     temperature: float,
@@ -115,7 +115,7 @@ def gene_contrast(
         G E: every gene as a source, and as a target.
     confidence
         T G, not negative.
-    acts
+    regulator_index
         T positions of the regulators among the genes.
     anchors, negatives
         N, N K positions.
@@ -124,10 +124,10 @@ def gene_contrast(
     """
     source, target = F.normalize(source, dim=-1), F.normalize(target, dim=-1)
     sure = confidence[:, anchors].T  # N T
-    sure = sure * (acts != anchors[:, None])
+    sure = sure * (regulator_index != anchors[:, None])
     weight = sure.sum(1)
-    message = F.normalize(sure @ source[acts], dim=-1)
-    reversed_message = F.normalize(sure @ target[acts], dim=-1)
+    message = F.normalize(sure @ source[regulator_index], dim=-1)
+    reversed_message = F.normalize(sure @ target[regulator_index], dim=-1)
     pulled = (message * target[anchors]).sum(-1, keepdim=True)
     matched = torch.einsum("ne,nke->nk", message, target[negatives])
     reverse = (reversed_message * source[anchors]).sum(-1, keepdim=True)

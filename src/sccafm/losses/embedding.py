@@ -136,13 +136,13 @@ def gene_term(
     flat = positions.flatten()
     shown = torch.bincount(flat, minlength=size)  # G, how many views show the gene
     mean = genes.new_zeros(size, width).index_add(0, flat, genes.flatten(0, 1)) / shown.clamp_min(1)[:, None]
-    acts = seen.is_tf[0].nonzero()[:, 0]
+    regulator_index = seen.is_tf[0].nonzero()[:, 0]
     with torch.no_grad():
         graph = graph_of(efm.config.graph, seen, factors)
-        scores = torch.einsum("ctm,cgm->tg", graph.u[:, acts], graph.v) / len(seen)
-        confidence = contrastive.edge_confidence(scores) * (shown > 0) * (shown[acts] > 0)[:, None]
+        scores = torch.einsum("ctm,cgm->tg", graph.u[:, regulator_index], graph.v) / len(seen)
+        confidence = contrastive.edge_confidence(scores) * (shown > 0) * (shown[regulator_index] > 0)[:, None]
         strength = confidence.sum(0)  # G
         anchors = torch.multinomial(strength + 1e-9, min(settings.anchors, size))
         negatives = contrastive.matched_negatives(seen.expression, confidence, anchors, settings.matched)
     heads = efm.source_head(mean), efm.target_head(mean)
-    return contrastive.gene_contrast(*heads, confidence, acts, anchors, negatives, settings.gene_temperature)
+    return contrastive.gene_contrast(*heads, confidence, regulator_index, anchors, negatives, settings.gene_temperature)

@@ -90,9 +90,9 @@ def dag_penalty(factors: Factors) -> Tensor:
 
 def sparsity(factors: Factors, is_tf: Tensor, is_gene: Tensor) -> Tensor:
     """Mean score over all regulator -> gene pairs of the batch, without forming them: ``(sum u) . (sum v)``."""
-    acts = is_tf & is_gene
-    total = ((factors.u * acts[..., None]).sum(1) * (factors.v * is_gene[..., None]).sum(1)).sum()
-    return total / (acts.sum(1) * is_gene.sum(1)).sum().clamp_min(1)
+    regulator_mask = is_tf & is_gene
+    total = ((factors.u * regulator_mask[..., None]).sum(1) * (factors.v * is_gene[..., None]).sum(1)).sum()
+    return total / (regulator_mask.sum(1) * is_gene.sum(1)).sum().clamp_min(1)
 
 
 def divergence(evidence: Tensor, scores: Tensor, is_pair: Tensor, floor: float = 1e-6) -> Tensor:

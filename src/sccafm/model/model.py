@@ -28,7 +28,7 @@ from sccafm.model.layout import (
 )
 from sccafm.model.weights import load_efm, load_sfm, save_efm, save_sfm
 from sccafm.nn import EFM, SFM, VGAE, CausalEFM
-from sccafm.reference.bundle import Lexicon, read_lexicon
+from sccafm.reference.bundle import ReferenceData, read_reference_data
 from sccafm.reference.conditions import Conditions
 from sccafm.reference.genes import Vocabulary
 from sccafm.reference.regulation import Regulation, read_regulation
@@ -41,7 +41,7 @@ class Model:
     sfm: SFM
     vgae: VGAE | None  # training head; None in a release without it
     efm: EFM | CausalEFM | None  # the published kind, or this library's
-    lexicon: Lexicon  # gene names, conditions, regulators and prior that belong to the weights
+    reference_data: ReferenceData  # gene names, conditions, regulators and prior that belong to the weights
     source: str  # where it was loaded from
     revision: str | None
     weights_hash: str  # sha256 of the structure module's weights file
@@ -52,11 +52,11 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return self.lexicon.vocabulary
+        return self.reference_data.vocabulary
 
     @property
     def conditions(self) -> Conditions:
-        return self.lexicon.conditions
+        return self.reference_data.conditions
 
     @property
     def device(self) -> torch.device:
@@ -140,8 +140,8 @@ def load(
     """
     folder = find_release(source, revision, local_files_only)
     files = find_files(folder)
-    lexicon = read_lexicon(files)
-    sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
+    reference_data = read_reference_data(files)
+    sizes = (reference_data.vocabulary.size, reference_data.conditions.size)
     device = choose_device(device)
     sfm, vgae = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
     efm = None
@@ -159,14 +159,14 @@ def load(
         sfm=sfm.to(device).eval(),
         vgae=vgae and vgae.to(device).eval(),
         efm=efm and efm.to(device).eval(),
-        lexicon=lexicon,
+        reference_data=reference_data,
         source="bundled" if source is None else str(source),
         revision=revision,
         weights_hash=weights_hash,
         files=files,
         calibration=read_calibration(files, weights_hash),
         contexts=read_contexts(files, weights_hash),
-        regulation=read_regulation(files, lexicon.vocabulary.gene_ids()),
+        regulation=read_regulation(files, reference_data.vocabulary.gene_ids()),
     )
 
 

@@ -51,7 +51,7 @@ def as_model(model: Model | str | Path | None, device: str) -> Model:
     return load(model, device=device)
 
 
-def pass_size(batch_size: int | str, model: Model) -> int:
+def forward_batch_size(batch_size: int | str, model: Model) -> int:
     if batch_size != "auto":
         return int(batch_size)
     return 64 if model.device.type == "cpu" else 32

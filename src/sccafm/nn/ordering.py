@@ -66,10 +66,10 @@ def gene_order(scores: Tensor, regulators: Tensor, is_gene: Tensor) -> tuple[Ten
 def regulatory_order(factors: Factors, tokens: Tokens) -> GeneOrder:
     """Order of every cell's genes by its own scores; see `gene_order`. Computed on the CPU."""
     u, v, is_gene = factors.u.float().cpu(), factors.v.float().cpu(), tokens.is_gene.cpu()
-    acts = tokens.is_tf.cpu() & is_gene
+    regulator_mask = tokens.is_tf.cpu() & is_gene
     found = []
     for cell in range(len(tokens)):
-        regulators = acts[cell].nonzero()[:, 0]
+        regulators = regulator_mask[cell].nonzero()[:, 0]
         found.append(gene_order(u[cell, regulators] @ v[cell].T, regulators, is_gene[cell]))
     positions = torch.stack([order for order, _ in found])
     breaks = torch.tensor([count for _, count in found])

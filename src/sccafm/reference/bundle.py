@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from sccafm.reference.conditions import Conditions
-from sccafm.reference.genes import GeneNames, Vocabulary, spell
+from sccafm.reference.genes import GeneNames, Vocabulary, normalize_symbol
 from sccafm.reference.tables import read_aliases, read_homologs, read_prior, read_regulators
 
 
 @dataclass(frozen=True, eq=False)
-class Lexicon:
+class ReferenceData:
     """A release's tables, without its networks."""
 
     genes: GeneNames
@@ -32,7 +32,7 @@ class Lexicon:
         edges = self.prior.assign(**{k: self.prior[c].map(self.vocabulary.token) for k, c in tokens.items()})
         return edges[(edges["source"] >= 0) & (edges["target"] >= 0)]
 
-    def without(self, regulators: Collection[str]) -> "Lexicon":
+    def without(self, regulators: Collection[str]) -> "ReferenceData":
         """The same with a prior that holds no edge of these regulators, named by symbols of human genes.
 
         Raises
@@ -40,17 +40,17 @@ class Lexicon:
         ValueError
             The prior knows one of them not at all.
         """
-        spelled = {spell(name) for name in regulators}
+        spelled = {normalize_symbol(name) for name in regulators}
         unknown = sorted(spelled - set(self.prior["Gene1"]))
         if unknown:
             raise ValueError(f"the prior has no edges of {', '.join(unknown[:5])}; name regulators that it holds")
         return replace(self, prior=self.prior[~self.prior["Gene1"].isin(spelled)].reset_index(drop=True))
 
 
-def read_lexicon(files: Mapping[str, Path]) -> Lexicon:
+def read_reference_data(files: Mapping[str, Path]) -> ReferenceData:
     """Read the tables of a release; `files` maps logical names to paths (see `pretrained.CANDIDATES`)."""
     vocabulary = Vocabulary.read(files["vocab"])
-    return Lexicon(
+    return ReferenceData(
         genes=GeneNames(
             vocabulary,
             read_homologs(files["homologous"]),

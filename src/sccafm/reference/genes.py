@@ -18,7 +18,7 @@ SPECIES = {
     "human": ("human", "homo sapiens", "hs", "h. sapiens", "ncbitaxon:9606", "9606"),
     "mouse": ("mouse", "mus musculus", "mm", "m. musculus", "ncbitaxon:10090", "10090"),
 }
-LOST = -1  # the token of a gene that the vocabulary does not hold
+UNKNOWN_TOKEN = -1  # the token of a gene that the vocabulary does not hold
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?(_PAR_Y)?")  # in upper case
 # Prefix of references that join genomes: "GRCh38_", "mm10___", "GRCh38-2020-A_".
 GENOME = re.compile(r"^(?:(HG19|HG38|GRCH37|GRCH38)|(MM9|MM10|MM39|GRCM38|GRCM39))(?:-\d{4}-[A-Z])?_+", re.IGNORECASE)
@@ -35,7 +35,7 @@ def species_name(word: object) -> str | None:
     return next((name for name, spellings in SPECIES.items() if word in spellings), None)
 
 
-def spell(name: object) -> str:
+def normalize_symbol(name: object) -> str:
     """The form in which names are compared: stripped, upper case, no genome prefix, Ensembl ids without version."""
     name = without_genome(name).upper()
     return re.split(r"[._]", name)[0] if ENSEMBL.fullmatch(name) else name
@@ -115,8 +115,8 @@ class Vocabulary:
         self._id_of = {token: gene_id.strip() for token, _, gene_id in rows}
         genes = [row for row in rows if not row[2].startswith("<")]
         self.tokens = np.array([token for token, _, _ in genes], dtype=np.int64)
-        self._by_symbol = {spell(symbol): token for token, symbol, _ in genes if symbol and symbol.strip()}
-        self._by_id = {spell(gene_id): token for token, _, gene_id in genes}
+        self._by_symbol = {normalize_symbol(symbol): token for token, symbol, _ in genes if symbol and symbol.strip()}
+        self._by_id = {normalize_symbol(gene_id): token for token, _, gene_id in genes}
 
     @classmethod
     def read(cls, path: str | Path) -> "Vocabulary":
@@ -152,11 +152,11 @@ class Vocabulary:
 
     def token_of_symbol(self, spelled: str) -> int:
         """Token of one spelled name that is taken for a symbol whatever it looks like."""
-        return self._by_symbol.get(spelled, LOST)
+        return self._by_symbol.get(spelled, UNKNOWN_TOKEN)
 
     def token(self, spelled: str) -> int:
-        """Token of one spelled symbol or Ensembl id, `LOST` if unknown."""
-        return (self._by_id if is_ensembl(spelled) else self._by_symbol).get(spelled, LOST)
+        """Token of one spelled symbol or Ensembl id, `UNKNOWN_TOKEN` if unknown."""
+        return (self._by_id if is_ensembl(spelled) else self._by_symbol).get(spelled, UNKNOWN_TOKEN)
 
 
 def _plain(records: Iterable[Mapping]) -> list[Mapping]:
@@ -175,16 +175,16 @@ class Homologs:
         columns = self.table[["mouse_EnsemblID", "mouse_Symbol", "human_EnsemblID", "human_Symbol"]].astype(str)
         rows = {}
         for mouse_id, mouse_symbol, human_id, human_symbol in columns.itertuples(index=False):
-            row = (spell(human_id), spell(human_symbol), mouse_symbol.strip())
-            rows.setdefault(spell(mouse_symbol), row)
-            rows.setdefault(spell(mouse_id), row)
+            row = (normalize_symbol(human_id), normalize_symbol(human_symbol), mouse_symbol.strip())
+            rows.setdefault(normalize_symbol(mouse_symbol), row)
+            rows.setdefault(normalize_symbol(mouse_id), row)
         return rows
 
     def token(self, spelled: str, vocabulary: Vocabulary) -> int:
-        """Token of the human ortholog of a mouse id or symbol, `LOST` if there is none."""
+        """Token of the human ortholog of a mouse id or symbol, `UNKNOWN_TOKEN` if there is none."""
         human_id, human_symbol, _ = self._rows.get(spelled, ("", "", ""))
         token = vocabulary.token(human_symbol)
-        return token if token != LOST else vocabulary.token(human_id)
+        return token if token != UNKNOWN_TOKEN else vocabulary.token(human_id)
 
     def mouse_symbol(self, spelled: str) -> str:
         """Symbol of a mouse id or of a symbol in any case; the name itself where unknown."""
@@ -201,32 +201,32 @@ class GeneNames:
     retired: Mapping[str, str] = field(default_factory=dict)  # those that were the gene's official symbol once
 
     def find(self, name: object, species: str) -> tuple[int, str]:
-        """Token of one name, and the way in which it was found; (`LOST`, "lost") if it was not."""
-        spelled = spell(name)
+        """Token of one name, and the way in which it was found; (`UNKNOWN_TOKEN`, "lost") if it was not."""
+        spelled = normalize_symbol(name)
         # R writes HLA.DRA for HLA-DRA; a name that is known with its dot keeps it.
         forms = dict.fromkeys((spelled, spelled.replace(".", "-")))
         hits = (self._find(form, species) for form in forms)
-        return next((hit for hit in hits if hit[0] != LOST), (LOST, "lost"))
+        return next((hit for hit in hits if hit[0] != UNKNOWN_TOKEN), (UNKNOWN_TOKEN, "lost"))
 
     def _find(self, spelled: str, species: str) -> tuple[int, str]:
         if species == "mouse":
             token = self.homologs.token(spelled, self.vocabulary)
-            if token != LOST:
+            if token != UNKNOWN_TOKEN:
                 return token, "ortholog"
         token = self.vocabulary.token(spelled)
-        if token != LOST:
+        if token != UNKNOWN_TOKEN:
             return token, "ensembl" if is_ensembl(spelled) else "symbol"
         # Synonyms of human genes are names of other genes in the mouse; official names of the past are mostly shared.
         aliases = self.retired if species == "mouse" else self.aliases
         token = self.vocabulary.token(aliases.get(spelled, ""))
-        return (token, "alias") if token != LOST else (LOST, "lost")
+        return (token, "alias") if token != UNKNOWN_TOKEN else (UNKNOWN_TOKEN, "lost")
 
     def own_symbol(self, name: object, token: int, species: str) -> str:
         """The gene's symbol in its own species, the name as it came where nothing better is known."""
         if species == "mouse":
-            known = self.homologs.mouse_symbol(spell(name))
-            return without_genome(name) if known == spell(name) else known
-        return without_genome(name) if token == LOST else self.vocabulary.symbol(token)
+            known = self.homologs.mouse_symbol(normalize_symbol(name))
+            return without_genome(name) if known == normalize_symbol(name) else known
+        return without_genome(name) if token == UNKNOWN_TOKEN else self.vocabulary.symbol(token)
 
 
 @dataclass(frozen=True)
@@ -234,13 +234,13 @@ class GeneMatch:
     """Columns of a data set, and the tokens they stand for."""
 
     names: pd.Index  # as the data set calls its genes
-    tokens: np.ndarray  # int64, LOST where unknown
+    tokens: np.ndarray  # int64, UNKNOWN_TOKEN where unknown
     ways: np.ndarray  # str: one of WAYS, or "lost"
     symbols: np.ndarray  # str: in the gene's own species
 
     @property
     def is_known(self) -> np.ndarray:
-        return self.tokens != LOST
+        return self.tokens != UNKNOWN_TOKEN
 
 
 def match_genes(columns: Mapping[str, Iterable[object]], names: pd.Index, species: str, book: GeneNames) -> GeneMatch:
@@ -260,9 +260,12 @@ def match_genes(columns: Mapping[str, Iterable[object]], names: pd.Index, specie
     """
     columns = {key: list(column) for key, column in columns.items()}
     found = {key: [book.find(name, species) for name in column] for key, column in columns.items()}
-    order = sorted(found, key=lambda key: -sum(token != LOST for token, _ in found[key]))  # ties keep their order
+    order = sorted(
+        found, key=lambda key: -sum(token != UNKNOWN_TOKEN for token, _ in found[key])
+    )  # ties keep their order
     telling = [
-        next((key for key in order if found[key][gene][0] != LOST), order[0]) for gene in range(len(found[order[0]]))
+        next((key for key in order if found[key][gene][0] != UNKNOWN_TOKEN), order[0])
+        for gene in range(len(found[order[0]]))
     ]
     hits = [found[key][gene] for gene, key in enumerate(telling)]
     symbols = [book.own_symbol(columns[key][gene], hits[gene][0], species) for gene, key in enumerate(telling)]

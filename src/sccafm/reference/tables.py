@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sccafm.reference.genes import Homologs, spell
+from sccafm.reference.genes import Homologs, normalize_symbol
 
 # In a wheel the files stand inside the package, in a checkout at the repository's root.
 PACKAGED = Path(__file__).parents[1] / "release"
@@ -39,27 +39,27 @@ def read_aliases(path: Path, retired_only: bool = False) -> dict[str, str]:
     table = read_table(path, ("alias", "gene_symbol", "type") if retired_only else ("alias", "gene_symbol"))
     if retired_only:
         table = table[table["type"] == "hgnc_previous"]
-    return dict(zip(table["alias"].map(spell), table["gene_symbol"].map(spell), strict=True))
+    return dict(zip(table["alias"].map(normalize_symbol), table["gene_symbol"].map(normalize_symbol), strict=True))
 
 
 def read_regulators(path: Path) -> pd.DataFrame:
     """A species' regulators: spelled symbol as index, "class" where the list has one ("dna_binding" otherwise)."""
     table = read_table(path, ("TF",))
-    table = table.assign(**{"class": table.get("class", "dna_binding")}, TF=table["TF"].map(spell))
+    table = table.assign(**{"class": table.get("class", "dna_binding")}, TF=table["TF"].map(normalize_symbol))
     return table.drop_duplicates("TF").set_index("TF")
 
 
 def read_prior(path: Path) -> pd.DataFrame:
     """The prior network: Gene1 -> Gene2, spelled, unique, without self-edges; further columns as they came."""
     table = read_table(path, ("Gene1", "Gene2"))
-    table = table.assign(Gene1=table["Gene1"].map(spell), Gene2=table["Gene2"].map(spell))
+    table = table.assign(Gene1=table["Gene1"].map(normalize_symbol), Gene2=table["Gene2"].map(normalize_symbol))
     return table[table["Gene1"] != table["Gene2"]].drop_duplicates(["Gene1", "Gene2"], ignore_index=True)
 
 
 def read_gene_sets(path: Path | None = None) -> Mapping[str, frozenset]:
     """Gene sets of a GMT file (gzipped or not): name -> spelled symbols; None: the GO and Reactome sets that ship."""
     path = bundled() / "models/genesets.gmt.gz" if path is None else Path(path)
-    return {name: frozenset(map(spell, genes)) for name, genes in read_gmt(path).items()}
+    return {name: frozenset(map(normalize_symbol, genes)) for name, genes in read_gmt(path).items()}
 
 
 def read_gmt(path: Path) -> dict[str, list[str]]:

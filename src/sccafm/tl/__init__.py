@@ -9,7 +9,7 @@ from sccafm.tl.mapping import annotate, map_to
 from sccafm.tl.prediction import predict
 from sccafm.tl.ranking import rank_regulators
 from sccafm.tl.trajectories import Trajectory, trajectory
-from sccafm.tl.tuning import Unfreeze
+from sccafm.tl.tuning import Finetune
 
 __all__ = [
     "Comparison",
@@ -17,7 +17,7 @@ __all__ = [
     "Knockout",
     "Trajectory",
     "Tuned",
-    "Unfreeze",
+    "Finetune",
     "annotate",
     "compare",
     "fit_head",

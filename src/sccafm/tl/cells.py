@@ -6,7 +6,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks
-from sccafm.data.input import Reading
+from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import read_rows
 from sccafm.grn.factors import pack_factors
@@ -25,7 +25,7 @@ class Cells:
 
     Parameters
     ----------
-    model, reading
+    model, model_input
         Networks and data.
     where
         Positions of the cells in the data, ascending.
@@ -38,10 +38,10 @@ class Cells:
     """
 
     def __init__(
-        self, model: Model, reading: Reading, where: np.ndarray, grn: GRN | None, batch_size: int, progress: bool
+        self, model: Model, model_input: ModelInput, where: np.ndarray, grn: GRN | None, batch_size: int, progress: bool
     ):
-        self.reading, self.device, self.conditions = reading, model.device, reading.conditions[where]
-        self.values = read_rows(reading, where)
+        self.model_input, self.device, self.conditions = model_input, model.device, model_input.conditions[where]
+        self.values = read_rows(model_input, where)
         self.size = model.sfm.config.num_factors
         self.rows = np.arange(len(where)) if grn is None else where  # of the arrays
         self.arrays = self._ask(model, batch_size, progress) if grn is None else grn.arrays
@@ -50,11 +50,11 @@ class Cells:
         return self.values.shape[0]
 
     def tokens(self, cells: np.ndarray) -> Tokens:
-        reading = self.reading
-        return tokenize(self.values[cells].toarray(), reading.gene_ids, reading.is_tf, self.conditions[cells])
+        model_input = self.model_input
+        return tokenize(self.values[cells].toarray(), model_input.gene_ids, model_input.is_tf, self.conditions[cells])
 
     def factors(self, cells: np.ndarray) -> Factors:
-        return unpacked_factors(self.arrays, self.rows[cells], self.reading.is_tf, self.size)
+        return unpacked_factors(self.arrays, self.rows[cells], self.model_input.is_tf, self.size)
 
     @torch.inference_mode()
     def vectors(self, efm: CausalEFM, cells: np.ndarray | None = None) -> Tensor:
@@ -69,7 +69,7 @@ class Cells:
         parts = []
         with tqdm(total=len(self), desc="sccafm networks", unit="cell", disable=not progress) as bar:
             for start, stop in blocks(len(self), batch_size):
-                u, v, _, summary = factors_of(model.sfm, self.tokens(np.arange(start, stop)), self.reading.is_tf)
+                u, v, _, summary = factors_of(model.sfm, self.tokens(np.arange(start, stop)), self.model_input.is_tf)
                 packed = {"summary": summary.cpu().numpy()}
                 for name, dense in (("u", u), ("v", v)):
                     packed[f"{name}_index"], packed[f"{name}_value"] = pack_factors(dense.cpu().numpy(), width)
@@ -84,13 +84,13 @@ def pass_length(device: torch.device) -> int:
 
 
 @torch.inference_mode()
-def embed_cells(model: Model, efm: CausalEFM, reading: Reading, batch_size: int, progress: bool) -> np.ndarray:
+def embed_cells(model: Model, efm: CausalEFM, model_input: ModelInput, batch_size: int, progress: bool) -> np.ndarray:
     """Vectors of all cells of a data set, block by block: C D."""
     step, found = pass_length(model.device), []
-    with tqdm(total=len(reading.matrix.obs_names), desc="sccafm predict", unit="cell", disable=not progress) as bar:
-        for start, stop in blocks(len(reading.matrix.obs_names), batch_size):
-            values = reading.matrix.read(start, stop, reading.columns)
-            tokens = tokenize(values, reading.gene_ids, reading.is_tf, reading.conditions[start:stop])
+    with tqdm(total=len(model_input.matrix.obs_names), desc="sccafm predict", unit="cell", disable=not progress) as bar:
+        for start, stop in blocks(len(model_input.matrix.obs_names), batch_size):
+            values = model_input.matrix.read(start, stop, model_input.columns)
+            tokens = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[start:stop])
             for first in range(0, len(tokens), step):
                 part = tokens[first : first + step].to(model.device)
                 found.append(efm(part, model.sfm(part)).cells.float().cpu().numpy())

@@ -17,14 +17,14 @@ from sccafm.data.options import InputOptions
 from sccafm.grn.grn import GRN
 from sccafm.grn.reuse import check_grn, check_same_values
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_settings, pass_size
+from sccafm.model.validation import as_model, check_settings, forward_batch_size
 from sccafm.model.weights import module_hash
 from sccafm.nn import CausalEFM
 from sccafm.tl.cells import Cells
 from sccafm.tl.heads import Head, Tuned
 from sccafm.tl.networks import Fit, Frozen, Settings
 from sccafm.tl.scores import fit_temperature, judged, make_folds
-from sccafm.tl.tuning import Unfreeze, Unfrozen, read_unfreeze, training_bar
+from sccafm.tl.tuning import Finetune, Finetuned, read_finetune, training_bar
 from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
 
 KINDS, NETWORKS = ("classify", "regress"), ("linear", "mlp")
@@ -41,7 +41,7 @@ def fit_head(
     network: str = "linear",
     n_folds: int = 5,
     random_state: int = 0,
-    unfreeze: str | Unfreeze | None = None,
+    finetune: str | Finetune | None = None,
     model: Model | str | Path | None = None,
     grn: GRN | None = None,
     genes: Sequence[str] | None = None,
@@ -55,12 +55,12 @@ def fit_head(
     device: str = "auto",
     progress: bool = True,
 ) -> Head:
-    """Fit a head on the cells' vectors, which stay as they are, or with `unfreeze` on vectors that learn with it.
+    """Fit a head on the cells' vectors, which stay as they are, or with `finetune` on vectors that learn with it.
 
     Parameters
     ----------
     adata
-        Cells with vectors in obsm: `sccafm.embed` puts them there. With `unfreeze`: cells as `sccafm.embed` takes them.
+        Cells with vectors in obsm: `sccafm.embed` puts them there. With `finetune`: cells as `sccafm.embed` takes them.
     target
         Column of obs: labels to classify, or numbers. Cells without one are left out.
     kind
@@ -69,7 +69,7 @@ def fit_head(
         Column of obs whose values are never split between fitting and judging: donor, patient, plate, cell line. None:
         folds of cells at random, which flatter where cells of one donor are alike.
     use_rep
-        Field of obsm; not looked at with `unfreeze`. Anchored vectors have many axes of little weight, which a head weighs like
+        Field of obsm; not looked at with `finetune`. Anchored vectors have many axes of little weight, which a head weighs like
         the others: with few cells it overfits on them.
     network
         "linear", or "mlp" with one hidden layer.
@@ -77,24 +77,24 @@ def fit_head(
         Folds of whole groups, at most one a group.
     random_state
         Of folds, networks and training.
-    unfreeze
-        Train the embedding module too, from the model's and on these labels: "5 epochs" or an `Unfreeze`. That is done in
+    finetune
+        Train the embedding module too, from the model's and on these labels: "5 epochs" or a `Finetune`. That is done in
         each fold anew, without the cells that are held out, and at last on all cells. The structure module stands still,
         and the model that was passed stays as it is. An epoch takes about as long as the structure module needs for the
         same cells, about 0.1 s a cell on a CPU, and there is one more fit than folds. What the structure module found is kept
         in memory, half a megabyte a cell at 2,250 genes; with more cells than that allows, pass `grn` of a ``store=``.
     model, grn, genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess, batch_size, device
-        With `unfreeze` alone; as in `sccafm.embed`. Genes are chosen once, on all cells of `adata`, by how they vary and
+        With `finetune` alone; as in `sccafm.embed`. Genes are chosen once, on all cells of `adata`, by how they vary and
         never by the target: held-out cells have a say in which genes are read, and in nothing else.
     progress
-        With `unfreeze`: print the receipt and show bars.
+        With `finetune`: print the receipt and show bars.
 
     Returns
     -------
     Head
         Fitted to all cells. `Head.scores` has what was found on held-out folds: accuracy, macro-F1 and the expected
         calibration error of the probabilities, or R2 and Spearman's correlation. Probabilities are calibrated by a
-        temperature (Guo et al. 2017) that is fitted to held-out predictions. With `unfreeze` the head carries its embedding
+        temperature (Guo et al. 2017) that is fitted to held-out predictions. With `finetune` the head carries its embedding
         module, `Head.tuned`, in memory and in its folder.
 
     Raises
@@ -102,9 +102,9 @@ def fit_head(
     KeyError
         A column of obs or field of obsm is absent.
     ValueError
-        Fewer than two labels, groups or cells, values that are no numbers, or, with `unfreeze`, what `sccafm.embed` refuses.
+        Fewer than two labels, groups or cells, values that are no numbers, or, with `finetune`, what `sccafm.embed` refuses.
     """
-    unfreeze = read_unfreeze(unfreeze)
+    finetune = read_finetune(finetune)
     options = InputOptions(
         genes=genes,
         n_top_genes=n_top_genes,
@@ -114,35 +114,37 @@ def fit_head(
         condition_keys=condition_keys,
         preprocess=preprocess,
     )
-    rep = use_rep if unfreeze is None else None
+    rep = use_rep if finetune is None else None
     settings = Settings(kind, network, target, rep, groups, random_state=random_state)
     is_known = check_input(adata, settings, n_folds)
     obs = adata.obs[is_known]
-    x = None if unfreeze is not None else vectors(adata, use_rep)[is_known]
+    x = None if finetune is not None else vectors(adata, use_rep)[is_known]
     y, classes = read_target(obs[target], kind)
     folds = make_folds(obs, groups, n_folds, random_state)
-    if unfreeze is None:
-        warn_of_unused("without unfreeze=", options, model=model, grn=grn, batch_size=batch_size, device=device)
+    if finetune is None:
+        warn_of_unused("without finetune=", options, model=model, grn=grn, batch_size=batch_size, device=device)
         outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
         made_by, tuned = embedding_hash(adata, use_rep), None
     else:
         if use_rep != "X_sccafm_zero_shot":
-            warn("use_rep= has no effect with unfreeze=, which reads expression")
+            warn("use_rep= has no effect with finetune=, which reads expression")
         check_settings(batch_size, options)
         model = as_model(model, device)
         check_module(model)
         check_grn(adata, grn, model, genes)
-        reading = prepare(adata, model, options.of_networks(grn))
+        model_input = prepare(adata, model, options.of_networks(grn))
         if grn is not None:
-            check_same_values(grn, reading)
+            check_same_values(grn, model_input)
         if progress:
-            logger.info(reading.receipt)
-        cells = Cells(model, reading, np.flatnonzero(is_known), grn, pass_size(batch_size, model), progress)
-        with training_bar(unfreeze, folds, progress) as bar:
-            learner = Unfrozen(model.efm, cells, y, settings, unfreeze, len(classes), bar)
+            logger.info(model_input.receipt)
+        cells = Cells(
+            model, model_input, np.flatnonzero(is_known), grn, forward_batch_size(batch_size, model), progress
+        )
+        with training_bar(finetune, folds, progress) as bar:
+            learner = Finetuned(model.efm, cells, y, settings, finetune, len(classes), bar)
             outputs, found = cross_fit(learner, y, folds, len(classes))
         tuned = Tuned(
-            found.efm, unfreeze, reading.gene_ids, tuple(reading.symbols.astype(str)), reading.is_tf, preprocess,
+            found.efm, finetune, model_input.gene_ids, tuple(model_input.symbols.astype(str)), model_input.is_tf, preprocess,
             model.weights_hash, model.source,
         )  # fmt: skip
         made_by = module_hash(found.efm)
@@ -155,7 +157,7 @@ def fit_head(
     )  # fmt: skip
 
 
-def cross_fit(learner: Frozen | Unfrozen, y: Tensor, folds: np.ndarray, n_classes: int) -> tuple[Tensor, Fit]:
+def cross_fit(learner: Frozen | Finetuned, y: Tensor, folds: np.ndarray, n_classes: int) -> tuple[Tensor, Fit]:
     """What is said of each cell by a fit that has not seen its fold, C classes or C 1, and a fit to all cells."""
     outputs = torch.zeros(len(y), n_classes or 1)
     for fold in np.unique(folds):
@@ -187,12 +189,12 @@ def check_input(adata: AnnData, settings: Settings, n_folds: int) -> np.ndarray:
 def check_module(model: Model) -> None:
     if model.efm is None:
         raise ValueError(
-            f"the model from {model.source} has no embedding module to unfreeze; use the bundled one, model=None, or train "
+            f"the model from {model.source} has no embedding module to fine-tune; use the bundled one, model=None, or train "
             "one: python -m sccafm.train efm"
         )
     if not isinstance(model.efm, CausalEFM):
         raise ValueError(
-            "the published embedding module cannot be unfrozen; load a model with this library's, e.g. sccafm.load(), or "
+            "the published embedding module cannot be fine-tuned; load a model with this library's, e.g. sccafm.load(), or "
             "fit a head on its frozen vectors"
         )
 

@@ -15,7 +15,7 @@ from sccafm._io import new_folder, whole_path, write_whole
 from sccafm.model.weights import load_efm, save_efm
 from sccafm.nn import CausalEFM
 from sccafm.tl.networks import Fit, Settings, make_network, outputs
-from sccafm.tl.tuning import Unfreeze
+from sccafm.tl.tuning import Finetune
 
 FORMAT, FORMATS = 2, (1, 2)
 
@@ -25,7 +25,7 @@ class Tuned:
     """The embedding module that was trained with a head, and what it reads of a cell."""
 
     efm: CausalEFM = field(repr=False)
-    unfreeze: Unfreeze
+    finetune: Finetune
     gene_ids: np.ndarray = field(repr=False)  # G rows of the vocabulary
     symbols: tuple[str, ...] = field(repr=False)  # G, in the species of the cells it was fitted on
     is_tf: np.ndarray = field(repr=False)  # G bool
@@ -47,7 +47,7 @@ class Head:
     scores: pd.DataFrame = field(repr=False)  # a row per fold, and "all"
     held_out: pd.DataFrame = field(repr=False)  # predictions of the cells while they were held out
     embedding_hash: str = field(repr=False)  # of the module that made the vectors; "" where unknown
-    tuned: Tuned | None = field(default=None, repr=False)  # with `unfreeze`: the module that makes its vectors
+    tuned: Tuned | None = field(default=None, repr=False)  # with `finetune`: the module that makes its vectors
 
     def __repr__(self) -> str:
         s = self.settings
@@ -58,7 +58,7 @@ class Head:
         across = f"{len(self.scores) - 1} folds" + (f" of {s.groups}" if s.groups else " of cells at random")
         read = repr(s.use_rep)
         if self.tuned is not None:
-            read = f"{len(self.tuned.gene_ids):,} genes, embedding module unfrozen for {self.tuned.unfreeze.epochs:g} epochs"
+            read = f"{len(self.tuned.gene_ids):,} genes, embedding module fine-tuned for {self.tuned.finetune.epochs:g} epochs"
         return f"Head ({s.kind}, {s.network}) of {s.target!r} on {read}: over {across}, {measures}"
 
     def apply(self, x: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ class Head:
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that is new or empty: JSON and safetensors.
 
-        `read_head` and `predict` read it. With `unfreeze` it holds the tuned embedding module too. Each file appears whole,
+        `read_head` and `predict` read it. With `finetune` it holds the tuned embedding module too. Each file appears whole,
         and head.json, without which it is no head, last.
         """
         folder = new_folder(folder)
@@ -115,7 +115,15 @@ def write_tuned(tuned: Tuned, folder: Path) -> dict:
     save_efm(folder, tuned.efm)
     names = ("preprocess", "weights_hash", "source")
     genes = {"gene_ids": tuned.gene_ids.tolist(), "symbols": list(tuned.symbols), "is_tf": tuned.is_tf.tolist()}
-    return {name: getattr(tuned, name) for name in names} | genes | {"unfreeze": asdict(tuned.unfreeze)}
+    return {name: getattr(tuned, name) for name in names} | genes | {"finetune": asdict(tuned.finetune)}
+
+
+def read_settings(content: dict) -> Finetune:
+    """Settings of fine-tuning; heads of version 0.1 before its release call them ``unfreeze``, and ``batch_size`` ``cells``."""
+    found = dict(content["finetune"] if "finetune" in content else content["unfreeze"])
+    if "cells" in found:
+        found["batch_size"] = found.pop("cells")
+    return Finetune(**found)
 
 
 def read_tuned(folder: Path, content: dict) -> Tuned:
@@ -124,7 +132,7 @@ def read_tuned(folder: Path, content: dict) -> Tuned:
         vocab_size = file.get_slice("gene_vectors").get_shape()[0]
     efm = load_efm(folder / "efm_config.json", path, vocab_size, 0)
     return Tuned(
-        efm.eval().requires_grad_(False), Unfreeze(**content["unfreeze"]), np.array(content["gene_ids"]),
+        efm.eval().requires_grad_(False), read_settings(content), np.array(content["gene_ids"]),
         tuple(content["symbols"]), np.array(content["is_tf"]), content["preprocess"], content["weights_hash"],
         content["source"],
     )  # fmt: skip

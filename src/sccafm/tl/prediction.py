@@ -14,7 +14,7 @@ from sccafm.data.input import prepare
 from sccafm.data.narrowing import narrowed
 from sccafm.data.options import InputOptions
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_settings, pass_size
+from sccafm.model.validation import as_model, check_settings, forward_batch_size
 from sccafm.tl.cells import embed_cells
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
@@ -36,12 +36,12 @@ def predict(
     device: str = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Read labels or numbers of cells from their vectors, or with a head of `unfreeze` from their expression.
+    """Read labels or numbers of cells from their vectors, or with a head of `finetune` from their expression.
 
     Parameters
     ----------
     adata
-        Cells with vectors in the field of obsm that the head was fitted on; for a head that was fitted with `unfreeze`,
+        Cells with vectors in the field of obsm that the head was fitted on; for a head that was fitted with `finetune`,
         cells as `sccafm.embed` takes them, with at least half of the genes that it was fitted on.
     head
         What `fit_head` returned, or the folder that `Head.write` wrote.
@@ -50,12 +50,12 @@ def predict(
     copy
         Leave `adata` alone.
     model
-        With `unfreeze` alone: the model that the head was fitted with, for its structure module; the embedding module is the
+        With `finetune` alone: the model that the head was fitted with, for its structure module; the embedding module is the
         head's.
     layer, gene_key, species, condition_keys, batch_size, device
-        With `unfreeze` alone; as in `sccafm.embed`.
+        With `finetune` alone; as in `sccafm.embed`.
     progress
-        With `unfreeze`: print the receipt and show a bar.
+        With `finetune`: print the receipt and show a bar.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def predict(
     Raises
     ------
     KeyError, ValueError
-        No such vectors, another width, or vectors that another embedding module made; with `unfreeze` another structure
+        No such vectors, another width, or vectors that another embedding module made; with `finetune` another structure
         module, fewer than half of the genes, or what `sccafm.embed` refuses.
     """
     options = InputOptions(layer=layer, gene_key=gene_key, species=species, condition_keys=condition_keys)
@@ -82,10 +82,12 @@ def predict(
         whole = prepare(
             adata, model, replace(options, regulators="all", n_top_genes=None, preprocess=head.tuned.preprocess)
         )
-        reading = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf, "the head")
+        model_input = narrowed(whole, head.tuned.gene_ids, head.tuned.symbols, head.tuned.is_tf, "the head")
         if progress:
-            logger.info(reading.receipt)
-        x = embed_cells(model, head.tuned.efm.to(model.device), reading, pass_size(batch_size, model), progress)
+            logger.info(model_input.receipt)
+        x = embed_cells(
+            model, head.tuned.efm.to(model.device), model_input, forward_batch_size(batch_size, model), progress
+        )
     out = head.apply(x)
     table = pd.DataFrame(out if out.ndim == 2 else out[:, None], adata.obs_names, list(head.classes) or ["value"])
     if not copy:

@@ -1,4 +1,4 @@
-"""Trains the embedding module and a head together on labels: `fit_head(unfreeze=)`. The structure module stands still."""
+"""Trains the embedding module and a head together on labels: `fit_head(finetune=)`. The structure module stands still."""
 
 import copy
 import math
@@ -22,8 +22,8 @@ WORDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
 
 
 @dataclass(frozen=True)
-class Unfreeze:
-    """How long and how to train the embedding module with the head; ``unfreeze="5 epochs"`` is short for it."""
+class Finetune:
+    """How long and how to train the embedding module with the head; ``finetune="5 epochs"`` is short for it."""
 
     epochs: float
     """Passes over the cells that are fitted to, in each fold and at the end."""
@@ -33,7 +33,7 @@ class Unfreeze:
     """Of the head, which begins as the one that is fitted to frozen vectors."""
     weight_decay: float = 0.0
     """Of the embedding module."""
-    cells: int = 16
+    batch_size: int = 16
     """Cells of a step."""
     thin_from: float = 0.5
     """Least share of its molecules that a cell keeps in a step, drawn anew each time; 1 keeps all."""
@@ -42,24 +42,24 @@ class Unfreeze:
         for name in ("epochs", "learning_rate", "head_learning_rate"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ValueError(f"Unfreeze needs {name} above 0, got {value!r}; write Unfreeze(epochs=5)")
-        if not (isinstance(self.cells, int) and self.cells > 0):
-            raise ValueError(f"Unfreeze needs a whole number of cells a step, at least 1, got {self.cells!r}")
+                raise ValueError(f"Finetune needs {name} above 0, got {value!r}; write Finetune(epochs=5)")
+        if not (isinstance(self.batch_size, int) and self.batch_size > 0):
+            raise ValueError(f"Finetune needs a whole number as batch_size, at least 1, got {self.batch_size!r}")
         if not 0 < self.thin_from <= 1:
-            raise ValueError(f"Unfreeze needs a thin_from above 0 and at most 1, got {self.thin_from}")
+            raise ValueError(f"Finetune needs a thin_from above 0 and at most 1, got {self.thin_from}")
 
 
-def read_unfreeze(unfreeze: object) -> Unfreeze | None:
-    """What ``unfreeze=`` asks for."""
-    if unfreeze is None or isinstance(unfreeze, Unfreeze):
-        return unfreeze
-    found = WORDS.fullmatch(unfreeze) if isinstance(unfreeze, str) else None
+def read_finetune(finetune: object) -> Finetune | None:
+    """What ``finetune=`` asks for."""
+    if finetune is None or isinstance(finetune, Finetune):
+        return finetune
+    found = WORDS.fullmatch(finetune) if isinstance(finetune, str) else None
     if found is None:
-        raise ValueError(f'unfreeze must be a text such as "5 epochs", or an sccafm.tl.Unfreeze; got {unfreeze!r}')
-    return Unfreeze(float(found[1]))
+        raise ValueError(f'finetune must be a text such as "5 epochs", or an sccafm.tl.Finetune; got {finetune!r}')
+    return Finetune(float(found[1]))
 
 
-class Unfrozen:
+class Finetuned:
     """Heads with an embedding module of their own, which begins as the one that is passed; that one stays as it is.
 
     Parameters
@@ -70,17 +70,17 @@ class Unfrozen:
         What is looked at.
     y
         C labels or numbers.
-    settings, unfreeze, n_classes
+    settings, finetune, n_classes
         0 classes for numbers.
     bar
         Moves by a step.
     """
 
     def __init__(
-        self, efm: CausalEFM, cells: Cells, y: Tensor, settings: Settings, unfreeze: Unfreeze, n_classes: int, bar: tqdm
+        self, efm: CausalEFM, cells: Cells, y: Tensor, settings: Settings, finetune: Finetune, n_classes: int, bar: tqdm
     ):
         self.efm, self.cells, self.y, self.bar = efm, cells, y, bar
-        self.settings, self.unfreeze, self.n_classes = settings, unfreeze, n_classes
+        self.settings, self.finetune, self.n_classes = settings, finetune, n_classes
         self.start = cells.vectors(efm).numpy()
 
     def fit(self, where: np.ndarray) -> Fit:
@@ -93,7 +93,7 @@ class Unfrozen:
         begun = fit(self.start[train], self.y[train], self.settings, self.n_classes)
         efm = copy.deepcopy(self.efm).train().requires_grad_(True)
         network, center, scale = (part.to(self.cells.device) for part in begun[:3])
-        told = self.unfreeze
+        told = self.finetune
         optimizer = torch.optim.AdamW(
             [
                 {"params": efm.parameters(), "lr": told.learning_rate, "weight_decay": told.weight_decay},
@@ -107,13 +107,13 @@ class Unfrozen:
         n_steps, devices = steps(told, len(train)), [self.cells.device] if self.cells.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.settings.random_state)
-            for number, chosen in zip(range(n_steps), shuffled(train, told.cells), strict=False):
+            for number, chosen in zip(range(n_steps), shuffled(train, told.batch_size), strict=False):
                 for group, rate in zip(optimizer.param_groups, begin, strict=True):
                     group["lr"] = rate * share_of_rate(number, n_steps)
                 found = network((self._seen(efm, chosen) - center) / scale)
                 loss = loss_of(found, self.y[chosen].to(found.device))
                 if not torch.isfinite(loss):
-                    raise FloatingPointError(f"unfreeze= met a loss of {loss.item()}; lower its learning_rate")
+                    raise FloatingPointError(f"finetune= met a loss of {loss.item()}; lower its learning_rate")
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(efm.parameters(), 1.0)
@@ -126,7 +126,7 @@ class Unfrozen:
 
     def _seen(self, efm: CausalEFM, cells: np.ndarray) -> Tensor:
         """Vectors of cells that lost some of their molecules; their factors are those of the whole cells."""
-        tokens, factors, told = self.cells.tokens(cells), self.cells.factors(cells), self.unfreeze
+        tokens, factors, told = self.cells.tokens(cells), self.cells.factors(cells), self.finetune
         if told.thin_from < 1:
             tokens = views.thinned(tokens, torch.empty(len(tokens)).uniform_(told.thin_from, 1.0))
         return efm(tokens.to(self.cells.device), factors.to(self.cells.device)).cells
@@ -145,8 +145,8 @@ class Unfrozen:
         return loss
 
 
-def steps(unfreeze: Unfreeze, n_cells: int) -> int:
-    return max(1, round(unfreeze.epochs * math.ceil(n_cells / unfreeze.cells)))
+def steps(finetune: Finetune, n_cells: int) -> int:
+    return max(1, round(finetune.epochs * math.ceil(n_cells / finetune.batch_size)))
 
 
 def share_of_rate(number: int, n_steps: int) -> float:
@@ -157,10 +157,10 @@ def share_of_rate(number: int, n_steps: int) -> float:
     return min(1.0, (number + 1) / WARM_UP) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * number / n_steps)))
 
 
-def training_bar(unfreeze: Unfreeze, folds: np.ndarray, progress: bool) -> tqdm:
+def training_bar(finetune: Finetune, folds: np.ndarray, progress: bool) -> tqdm:
     """Over the steps of every fold, and of the fit to all cells."""
     sizes = [int((folds != fold).sum()) for fold in np.unique(folds)] + [len(folds)]
-    total = sum(steps(unfreeze, size) for size in sizes)
+    total = sum(steps(finetune, size) for size in sizes)
     return tqdm(total=total, desc="sccafm fit_head", unit="step", disable=not progress)
 
 

@@ -49,7 +49,7 @@ factors, of which each gene chooses {sizes.topk or sizes.num_factors}. `sccafm.l
 
 ## Training
 
-From {begun(config.init)}: {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed
+From {begun(config.init)}: {last["step"]:,} steps of {config.accumulate_grad_batches} x {config.batch_size} cells and up to {config.genes:,} genes, seed
 {config.seed}. {config.validation_share:.0%} of the cells of each file were held out; terms on them at that step: {terms}.
 
 ![Loss terms by step](curves.png)
@@ -149,7 +149,7 @@ messages run along the structure module's graph ({sizes.graph}). `sccafm.embed` 
 
 ## Training
 
-From {begun(config.init)}: {last["step"]:,} steps of {config.batches} x {config.cells} cells and up to {config.genes:,} genes, seed {config.seed}; the structure module {"learned too" if config.sfm_learning_rate else "stood still"}.
+From {begun(config.init)}: {last["step"]:,} steps of {config.accumulate_grad_batches} x {config.batch_size} cells and up to {config.genes:,} genes, seed {config.seed}; the structure module {"learned too" if config.sfm_learning_rate else "stood still"}.
 On cells that were held out, at that step: {told[0]}.
 Watched for collapse there: {told[1]}.
 

@@ -125,9 +125,9 @@ class RunConfig:
     _: KW_ONLY
     steps: int
     """Optimiser steps."""
-    cells: int
-    """Cells of one step, all of one data set."""
-    batches: int = 1
+    batch_size: int
+    """Cells of one batch, all of one data set."""
+    accumulate_grad_batches: int = 1
     """Batches whose gradients make one step, over all processes: a multiple of their number."""
     genes: int
     """Genes of one step, regulators among them."""
@@ -179,7 +179,7 @@ class TrainSFM(RunConfig):
     """Model folder to start from, whose sizes are used instead of sfm.* and vgae.*; absent: new weights on the bundled
     vocabulary."""
     steps: int = 20_000
-    cells: int = 4
+    batch_size: int = 4
     genes: int = 1024
     regulators: int = 256
     gene_learning_rate: float = 2e-4
@@ -218,8 +218,8 @@ class TrainEFM(RunConfig):
     init: Path | None = None
     """Model folder whose embedding module to start from; absent: new weights."""
     steps: int = 1_600
-    cells: int = 32
-    """Cells of one step, all of one data set: each is told apart from the others."""
+    batch_size: int = 32
+    """Cells of one batch, all of one data set: each is told apart from the others."""
     genes: int = 384
     """Genes of one step, regulators among them; a view shows views.genes of them."""
     regulators: int = 128
@@ -241,6 +241,9 @@ def holds_contexts(config: TrainSFM) -> bool:
     return config.init is not None and config.hold_contexts
 
 
+RENAMED = {"cells": "batch_size", "batches": "accumulate_grad_batches"}  # keys of runs that were begun before 0.1.0
+
+
 def read_config(path: Path, kind: type = TrainSFM):
     """A configuration from JSON, such as the config.json of a run; absent keys keep their defaults.
 
@@ -255,6 +258,7 @@ def read_config(path: Path, kind: type = TrainSFM):
         raise ValueError(f"{path} is not JSON: {error}") from error
     parts = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.type)}
     try:
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         nested = {name: type(make())(**values[name]) for name, make in parts.items() if name in values}
         names = [f.name for f in fields(kind) if f.type in (Path, Path | None)]
         paths = {name: Path(values[name]) for name in names if values.get(name) is not None}

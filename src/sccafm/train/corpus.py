@@ -12,7 +12,7 @@ from torch import Tensor
 from sccafm.data.tokenizer import tokenize
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.weights import read_sections
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.train.config import RunConfig, holds_contexts
 from sccafm.train.files import DataSet, File, corpus_files, per_ten_thousand, refuse_or_skip, survey_files
 from sccafm.train.programmes import fit_programmes
@@ -46,7 +46,7 @@ class Corpus:
     ----------
     config
         Folder, sizes and seed; the run folder, where the surveys of the files are kept.
-    lexicon
+    reference_data
         Vocabulary and tables of the model.
     progress
         Show a bar while files are read.
@@ -67,7 +67,7 @@ class Corpus:
     def __init__(
         self,
         config: RunConfig,
-        lexicon: Lexicon,
+        reference_data: ReferenceData,
         progress: bool = True,
         for_edges: bool = True,
         rank: int = 0,
@@ -76,19 +76,21 @@ class Corpus:
     ):
         self.config = config
         ranks = {"rank": rank, "world": world, "barrier": barrier}
-        self.files, self.bad = survey_files(corpus_files(config.data), config, lexicon, progress=progress, **ranks)
+        self.files, self.bad = survey_files(
+            corpus_files(config.data), config, reference_data, progress=progress, **ranks
+        )
         refuse_or_skip(self.bad, len(self.files), config.on_bad_file)
         cells = np.array([file.n_train for file in self.files])
         share = np.sqrt(cells) / np.sqrt(cells).sum()  # between one vote a file and one vote a cell
-        self.usual = usual_levels(self.files, lexicon.vocabulary.size)
+        self.usual = usual_levels(self.files, reference_data.vocabulary.size)
         gigabytes = sum(file.size for file in self.files) * BYTES_PER_COUNT / 1e9
         self.is_streamed = gigabytes > config.stream.above
         self.source = (Stream if self.is_streamed else Memory)(self.files, config, share)
         self.profiles = self.programmes = None
         if not for_edges:
             return
-        self.breadth = breadth(self.files, lexicon.vocabulary.size)
-        self.profiles = gene_profiles(self.source.samples(), lexicon.vocabulary.size, config.seed)
+        self.breadth = breadth(self.files, reference_data.vocabulary.size)
+        self.profiles = gene_profiles(self.source.samples(), reference_data.vocabulary.size, config.seed)
         if config.weights.context and not holds_contexts(config):
             samples, size = self.source.samples(), number_of_factors(config)
             self.programmes = fit_programmes(samples, self.profiles, self.usual, size, config.seed)
@@ -147,7 +149,7 @@ def draw_tokens(
 ) -> tuple[Tokens, np.ndarray, np.ndarray]:
     """Cells of one step with some of their genes: tokens, and the positions of cells and genes in the data set."""
     pool = getattr(dataset, part)
-    cells = rng.choice(pool, min(config.cells, len(pool)), replace=False)
+    cells = rng.choice(pool, min(config.batch_size, len(pool)), replace=False)
     may_regulate = dataset.is_tf | dataset.is_cofactor if rng.random() < 0.2 else dataset.is_tf
     genes = draw_genes(rng, dataset, may_regulate, config)
     counts = dataset.counts[cells]

@@ -16,12 +16,12 @@ from sccafm.model.layout import FITTED, SFM_PICTURES, copy_present, copy_tables,
 from sccafm.model.weights import load_efm, load_sfm, save_efm, save_sfm
 from sccafm.nn import SFM, CausalEFM
 from sccafm.nn.causal_efm import from_structure
-from sccafm.reference.bundle import Lexicon, read_lexicon
+from sccafm.reference.bundle import ReferenceData, read_reference_data
 from sccafm.train.card import write_efm_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainEFM
 from sccafm.train.corpus import Corpus, draw_tokens
-from sccafm.train.run import Kind, train, warn_ignored
+from sccafm.train.run import TaskDefinition, train, warn_ignored
 from sccafm.types import Tokens
 
 
@@ -131,20 +131,22 @@ def train_efm(config: TrainEFM, progress: bool = True) -> Path:
     return train(config, EMBEDDING, progress)
 
 
-def release(config: TrainEFM) -> tuple[dict[str, Path], Lexicon]:
+def release(config: TrainEFM) -> tuple[dict[str, Path], ReferenceData]:
     """The model folder with the structure module."""
     files = find_files(find_release(config.sfm, None, False))
-    return files, read_lexicon(files)
+    return files, read_reference_data(files)
 
 
-def build(config: TrainEFM, files: dict[str, Path], lexicon: Lexicon, corpus: Corpus) -> tuple[SFM, CausalEFM]:
+def build(
+    config: TrainEFM, files: dict[str, Path], reference_data: ReferenceData, corpus: Corpus
+) -> tuple[SFM, CausalEFM]:
     """The structure module, and an embedding module that begins with its gene vectors and the corpus's usual levels."""
-    sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
+    sizes = (reference_data.vocabulary.size, reference_data.conditions.size)
     torch.manual_seed(config.seed)
     sfm, _ = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
     if config.init is not None:
         return sfm.eval(), begun(config, sizes)
-    species = tuple(lexicon.conditions.index(name) for name in ("human", "mouse"))
+    species = tuple(reference_data.conditions.index(name) for name in ("human", "mouse"))
     own = dataclasses.replace(config.efm, gene_dim=sfm.config.embed_dim, species=species)
     levels = torch.from_numpy(np.stack([corpus.usual[name] for name in ("human", "mouse")]))
     return sfm.eval(), from_structure(sfm.embedding.gene_embedding.weight.detach(), levels, own)
@@ -163,10 +165,10 @@ def begun(config: TrainEFM, sizes: tuple[int, int]) -> CausalEFM:
     return efm
 
 
-def teach(
-    config: TrainEFM, networks: tuple[SFM, CausalEFM], lexicon: Lexicon, corpus: Corpus
+def build_task(
+    config: TrainEFM, networks: tuple[SFM, CausalEFM], reference_data: ReferenceData, corpus: Corpus
 ) -> tuple[EFMTrainer, Draw]:
-    """Losses and batches; the lexicon has no say in them."""
+    """Losses and batches; the reference data have no say in them."""
     return EFMTrainer(config, *networks), Draw(corpus, config)
 
 
@@ -188,4 +190,4 @@ def write_model(
     write_efm_card(folder / "models", config, efm.config, corpus.files, corpus.bad, WATCHED)
 
 
-EMBEDDING = Kind(release, build, teach, write_model, for_edges=False)
+EMBEDDING = TaskDefinition(release, build, build_task, write_model, for_edges=False)

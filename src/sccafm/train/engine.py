@@ -79,7 +79,7 @@ class Engine:
     fabric
         Launched (`sccafm.train.machine.connect`).
     config
-        steps, batches, warmup, clip, patience, validation_batches, validate_every, checkpoint_every, log_every, seed, and
+        steps, accumulate_grad_batches, warmup, clip, patience, validation_batches, validate_every, checkpoint_every, log_every, seed, and
         machine.readers.
     task
         What is trained; on the CPU, with the same weights in every process.
@@ -145,7 +145,10 @@ class Engine:
 
     def step(self, reader: Iterator, step: int) -> dict[str, float]:
         """One optimiser step over this process's share of the micro-batches; terms are means over all of them."""
-        config, mine = self.config, range(self.fabric.global_rank, self.config.batches, self.fabric.world_size)
+        config, mine = (
+            self.config,
+            range(self.fabric.global_rank, self.config.accumulate_grad_batches, self.fabric.world_size),
+        )
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(step, config)
@@ -153,7 +156,7 @@ class Engine:
         sums: dict[str, Tensor] = {}
         for lane in mine:
             batch = next(reader).to(self.fabric.device)
-            seed_everything(config.seed, step * config.batches + lane)
+            seed_everything(config.seed, step * config.accumulate_grad_batches + lane)
             more = self.fabric.world_size > 1 and lane != mine[-1]
             with self.fabric.no_backward_sync(self.module, enabled=more):
                 # Hidden in a function: precision plugins would copy a dataclass of tensors, and refuse a frozen one.
@@ -194,8 +197,12 @@ class Engine:
         self.module = self.optimizer = None
 
     def _numbers(self, first: int) -> Iterator[int]:
-        lanes = range(self.fabric.global_rank, self.config.batches, self.fabric.world_size)
-        return (step * self.config.batches + lane for step in range(first, self.config.steps) for lane in lanes)
+        lanes = range(self.fabric.global_rank, self.config.accumulate_grad_batches, self.fabric.world_size)
+        return (
+            step * self.config.accumulate_grad_batches + lane
+            for step in range(first, self.config.steps)
+            for lane in lanes
+        )
 
     def _held_out(self) -> list[tuple[int, object]]:
         n, rank, world = self.config.validation_batches, self.fabric.global_rank, self.fabric.world_size

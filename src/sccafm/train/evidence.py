@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sccafm.losses.structure import without_levels
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.reference.regulation import Regulation
 from sccafm.train.config import EvidenceWeights
 
@@ -36,16 +36,16 @@ class Evidence(nn.Module):
     ----------
     weights
         What each term counts.
-    lexicon
+    reference_data
         For the prior: edges, degrees.
     regulation
         What the edge model says.
     """
 
-    def __init__(self, weights: EvidenceWeights, lexicon: Lexicon, regulation: Regulation):
+    def __init__(self, weights: EvidenceWeights, reference_data: ReferenceData, regulation: Regulation):
         super().__init__()
-        self.weights, self.size = weights, lexicon.vocabulary.size
-        edges = lexicon.prior_tokens
+        self.weights, self.size = weights, reference_data.vocabulary.size
+        edges = reference_data.prior_tokens
         source, target = (torch.tensor(edges[end].to_numpy()) for end in ("source", "target"))
         strength = torch.tensor(edges["confidence"].to_numpy() if "confidence" in edges else np.full(len(edges), 0.9))
         keys = source * self.size + target
@@ -80,13 +80,13 @@ class Evidence(nn.Module):
         spread = product.std(1, keepdim=True, correction=0).clamp_min(1e-6)
         return (product / spread).clamp(-PAIR_LIMIT, PAIR_LIMIT)
 
-    def forward(self, regulators: Tensor, genes: Tensor, acts: Tensor, activity: Tensor) -> Tensor:
+    def forward(self, regulators: Tensor, genes: Tensor, regulator_mask: Tensor, activity: Tensor) -> Tensor:
         """Evidence of all pairs.
 
         Parameters
         ----------
         regulators, genes
-            T and G tokens; `acts` says which of the genes the regulators are: G bool.
+            T and G tokens; `regulator_mask` says which of the genes the regulators are: G bool.
         activity
             C G in [0, 1), level beside the gene's usual level: 0.5 where they are equal.
 
@@ -100,10 +100,13 @@ class Evidence(nn.Module):
             standardised(table[None]) for table in (self.bound[genes], self.responds[genes], self.degree[regulators])
         )
         target = w.activity * lively + w.bound * bound + w.responds * responds
-        regulator = w.regulator_activity * standardised(activity[:, acts]) + w.degree * degree
+        regulator = w.regulator_activity * standardised(activity[:, regulator_mask]) + w.degree * degree
         pair = w.pair * self.fit(regulators, genes)
-        pair = pair + w.known * self.known(regulators, genes) * (activity[:, acts, None] * activity[:, None]).sqrt()
-        pair = pair + w.coactivity * lively[:, acts, None] * lively[:, None]
+        pair = (
+            pair
+            + w.known * self.known(regulators, genes) * (activity[:, regulator_mask, None] * activity[:, None]).sqrt()
+        )
+        pair = pair + w.coactivity * lively[:, regulator_mask, None] * lively[:, None]
         return regulator[:, :, None] + target[:, None] + pair
 
 

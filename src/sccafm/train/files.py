@@ -25,10 +25,10 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm.auto import tqdm
 
 from sccafm._io import write_whole
-from sccafm.data.input import Reading, read
+from sccafm.data.input import ModelInput, read
 from sccafm.data.matrix import TARGET_SUM, csr_block, variable_genes
 from sccafm.data.options import InputOptions
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.train.config import RunConfig
 
 SUFFIXES = (".h5ad", ".zarr")
@@ -138,7 +138,7 @@ def on_disk_adata(group) -> ad.AnnData:
     )
 
 
-def survey_file(path: Path, config: RunConfig, lexicon: Lexicon) -> File:
+def survey_file(path: Path, config: RunConfig, reference_data: ReferenceData) -> File:
     """Read everything once, block by block.
 
     Raises
@@ -149,24 +149,26 @@ def survey_file(path: Path, config: RunConfig, lexicon: Lexicon) -> File:
     try:
         with opened(path) as group, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the receipt would tell a user
-            reading = read(on_disk_adata(group), lexicon, InputOptions(regulators="all", n_top_genes=None))
-            return summarise(path, reading, config, lexicon)
+            model_input = read(on_disk_adata(group), reference_data, InputOptions(regulators="all", n_top_genes=None))
+            return summarise(path, model_input, config, reference_data)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # what h5py, zarr and the door raise
         told = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise ValueError(f"{path}: {told}") from error
 
 
-def summarise(path: Path, reading: Reading, config: RunConfig, lexicon: Lexicon) -> File:
-    if reading.matrix.kind != "counts":
-        raise ValueError(f"it holds {reading.matrix.kind} values; training needs counts in X, layers['counts'] or raw")
-    survey, binding = reading.survey, read_binding(reading, lexicon)
+def summarise(path: Path, model_input: ModelInput, config: RunConfig, reference_data: ReferenceData) -> File:
+    if model_input.matrix.kind != "counts":
+        raise ValueError(
+            f"it holds {model_input.matrix.kind} values; training needs counts in X, layers['counts'] or raw"
+        )
+    survey, binding = model_input.survey, read_binding(model_input, reference_data)
     cells = np.setdiff1d(np.arange(survey.n_cells), survey.empty)
     if len(cells) < MIN_CELLS:
         raise ValueError(f"{len(cells)} of its {survey.n_cells} cells hold counts; at least {MIN_CELLS} are needed")
-    seen = survey.detected[reading.columns] >= max(3, 0.005 * survey.n_cells)
+    seen = survey.detected[model_input.columns] >= max(3, 0.005 * survey.n_cells)
     if not binding[seen].any():
         raise ValueError("no regulator that the model knows is seen in 3 cells or more")
-    columns = reading.columns[seen]
+    columns = model_input.columns[seen]
     rng = np.random.default_rng([config.seed, *path.name.encode()])
     held = rng.permutation(cells)[: max(1, int(config.validation_share * len(cells)))]
     variable = variable_genes(survey, columns, 2000)
@@ -174,27 +176,27 @@ def summarise(path: Path, reading: Reading, config: RunConfig, lexicon: Lexicon)
     appeal[np.isin(columns, variable)] += 0.5 / len(variable)
     return File(
         path=path,
-        species=reading.species,
-        where={"X": "X", "raw.X": "raw/X"}.get(reading.matrix.origin, "layers/counts"),
+        species=model_input.species,
+        where={"X": "X", "raw.X": "raw/X"}.get(model_input.matrix.origin, "layers/counts"),
         size=int(survey.detected.sum()),
         columns=columns,
-        tokens=reading.gene_ids[seen],
+        tokens=model_input.gene_ids[seen],
         is_tf=binding[seen],
-        is_cofactor=(reading.is_tf & ~binding)[seen],
+        is_cofactor=(model_input.is_tf & ~binding)[seen],
         appeal=appeal / appeal.sum(),
         variable=variable,
         level=np.log1p(survey.mean[columns]),
-        conditions=reading.conditions,
+        conditions=model_input.conditions,
         cells=cells,
         is_held_out=np.isin(cells, held),
     )
 
 
-def read_binding(reading: Reading, lexicon: Lexicon) -> np.ndarray:
-    """DNA-binding regulators among the genes of a reading: G bool."""
-    table = lexicon.regulators[reading.species]
+def read_binding(model_input: ModelInput, reference_data: ReferenceData) -> np.ndarray:
+    """DNA-binding regulators among the genes that are read: G bool."""
+    table = reference_data.regulators[model_input.species]
     binding = set(table.index[table["class"] == "dna_binding"])
-    return reading.is_tf & np.array([str(symbol).upper() in binding for symbol in reading.symbols])
+    return model_input.is_tf & np.array([str(symbol).upper() in binding for symbol in model_input.symbols])
 
 
 def load(file: File, config: RunConfig, chosen: Sequence[np.ndarray] | None = None) -> DataSet:
@@ -256,7 +258,7 @@ def nearest(counts: sparse.csr_matrix, variable: np.ndarray, config: RunConfig) 
 def survey_files(
     paths: Sequence[Path],
     config: RunConfig,
-    lexicon: Lexicon,
+    reference_data: ReferenceData,
     *,
     rank: int = 0,
     world: int = 1,
@@ -273,11 +275,11 @@ def survey_files(
     folder.mkdir(parents=True, exist_ok=True)
     kept = {path: folder / f"{path.name}.safetensors" for path in paths}
     for path in tqdm(paths[rank::world], desc="surveying", unit="file", disable=not progress or rank > 0):
-        mark = fingerprint(path, config, lexicon)
+        mark = fingerprint(path, config, reference_data)
         if read_mark(kept[path]) == mark:
             continue
         try:
-            file, told = survey_file(path, config, lexicon), ""
+            file, told = survey_file(path, config, reference_data), ""
         except ValueError as error:
             file, told = None, str(error)
         keep_survey(kept[path], file, {"mark": mark, "error": told})
@@ -306,7 +308,7 @@ def refuse_or_skip(bad: dict[Path, str], n_good: int, on_bad_file: str) -> None:
     warnings.warn(f"{len(bad)} of {len(bad) + n_good} files are skipped:\n{told}", stacklevel=3)
 
 
-def fingerprint(path: Path, config: RunConfig, lexicon: Lexicon) -> str:
+def fingerprint(path: Path, config: RunConfig, reference_data: ReferenceData) -> str:
     """Changes when the file, or what a survey depends on, changes."""
     parts = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
     stats = [part.stat() for part in parts]
@@ -315,7 +317,11 @@ def fingerprint(path: Path, config: RunConfig, lexicon: Lexicon) -> str:
         str(path.resolve()),
         [(s.st_size, s.st_mtime_ns) for s in stats],
         [config.seed, config.validation_share],
-        [lexicon.vocabulary.size, lexicon.conditions.size, sorted(lexicon.regulators["human"].index)],
+        [
+            reference_data.vocabulary.size,
+            reference_data.conditions.size,
+            sorted(reference_data.regulators["human"].index),
+        ],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -68,8 +68,8 @@ def connect(machine: Machine, device: str, batches: int, parts: Callable[[nn.Mod
     world = devices * nodes
     if batches % world:
         raise ValueError(
-            f"{world} processes cannot share batches={batches} equally; set batches to a multiple, e.g. {world} "
-            f"(a run that is taken up again keeps its batches on any number of processes that divides them)"
+            f"{world} processes cannot share accumulate_grad_batches={batches} equally; set it to a multiple, e.g. {world} "
+            f"(a run that is taken up again keeps it on any number of processes that divides them)"
         )
     chosen = choose_device(device)
     if chosen.index is not None and world > 1:

@@ -1,6 +1,6 @@
 """The frame of a run, from a folder of files to a model folder: the same for whatever is trained.
 
-A module that trains something (`sccafm.train.sfm`, `sccafm.train.efm`) hands it what is its own, a `Kind`.
+A module that trains something (`sccafm.train.sfm`, `sccafm.train.efm`) hands it what is its own, a `TaskDefinition`.
 """
 
 import copy
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sccafm._io import write_whole
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.train.config import RunConfig, read_config
 from sccafm.train.corpus import Corpus
 from sccafm.train.engine import CHECKPOINT, Data, Engine, Task
@@ -28,14 +28,14 @@ Networks = tuple[nn.Module, ...]
 
 
 @dataclass(frozen=True)
-class Kind:
+class TaskDefinition:
     """What a kind of run has of its own."""
 
-    release: Callable[[RunConfig], tuple[Files, Lexicon]]
+    release: Callable[[RunConfig], tuple[Files, ReferenceData]]
     """Files of the model folder that it stands on, and their tables."""
-    build: Callable[[RunConfig, Files, Lexicon, Corpus], Networks]
+    build: Callable[[RunConfig, Files, ReferenceData, Corpus], Networks]
     """Networks to begin with, on the CPU."""
-    teach: Callable[[RunConfig, Networks, Lexicon, Corpus], tuple[Task, Data]]
+    build_task: Callable[[RunConfig, Networks, ReferenceData, Corpus], tuple[Task, Data]]
     """Losses of these networks, and batches."""
     write_model: Callable[[Networks, RunConfig, Files, Path, Corpus], None]
     """The model folder, from the file of trained weights. The networks are whole ones on the CPU, to be filled: those that
@@ -44,17 +44,17 @@ class Kind:
     """Whether the corpus makes what the structure module is taught by."""
 
 
-def train(config: RunConfig, kind: Kind, progress: bool) -> Path:
+def train(config: RunConfig, kind: TaskDefinition, progress: bool) -> Path:
     """Train, or take up a stopped run; returns the model folder."""
     with processes(config) as fabric:
         config.run.mkdir(parents=True, exist_ok=True)
         if fabric.is_global_zero:
             check_run(config)
         fabric.barrier()
-        files, lexicon = kind.release(config)
+        files, reference_data = kind.release(config)
         ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
-        with closing(Corpus(config, lexicon, progress, for_edges=kind.for_edges, **ranks)) as corpus:
-            kept, trained = fit(fabric, config, kind, files, lexicon, corpus, progress)
+        with closing(Corpus(config, reference_data, progress, for_edges=kind.for_edges, **ranks)) as corpus:
+            kept, trained = fit(fabric, config, kind, files, reference_data, corpus, progress)
         if fabric.is_global_zero:
             kind.write_model(kept, config, files, trained, corpus)
         fabric.barrier()
@@ -66,7 +66,9 @@ def processes(config: RunConfig) -> Iterator:
     """This process as one of those that train: a launched fabric."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    fabric = connect(config.machine, config.device, config.batches, lambda objective: objective.task.parts())
+    fabric = connect(
+        config.machine, config.device, config.accumulate_grad_batches, lambda objective: objective.task.parts()
+    )
     try:
         yield fabric
     finally:
@@ -74,15 +76,21 @@ def processes(config: RunConfig) -> Iterator:
 
 
 def fit(
-    fabric, config: RunConfig, kind: Kind, files: Files, lexicon: Lexicon, corpus: Corpus, progress: bool
+    fabric,
+    config: RunConfig,
+    kind: TaskDefinition,
+    files: Files,
+    reference_data: ReferenceData,
+    corpus: Corpus,
+    progress: bool,
 ) -> tuple[Networks | None, Path]:
     """A copy of the networks as they were, in the process that writes the model, and the file of trained weights.
 
     No network that was spread over processes outlives this function, so that the group may be left.
     """
-    networks = kind.build(config, files, lexicon, corpus)
+    networks = kind.build(config, files, reference_data, corpus)
     kept = copy.deepcopy(networks) if fabric.is_global_zero else None
-    engine = Engine(fabric, config, *kind.teach(config, networks, lexicon, corpus), config.run, progress)
+    engine = Engine(fabric, config, *kind.build_task(config, networks, reference_data, corpus), config.run, progress)
     try:
         return kept, engine.fit()
     finally:

@@ -16,7 +16,7 @@ from sccafm.model.weights import load_sfm, read_tensors, save_sfm
 from sccafm.nn import SFM, VGAE
 from sccafm.nn.routing import balanced_beta
 from sccafm.nn.sfm import Routing
-from sccafm.reference.bundle import Lexicon, read_lexicon
+from sccafm.reference.bundle import ReferenceData, read_reference_data
 from sccafm.reference.genes import Vocabulary
 from sccafm.reference.regulation import Regulation, read_regulation
 from sccafm.train.card import write_card
@@ -24,7 +24,7 @@ from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, default_sfm, default_vgae, holds_contexts
 from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.evidence import Evidence
-from sccafm.train.run import Kind, train, warn_ignored
+from sccafm.train.run import TaskDefinition, train, warn_ignored
 from sccafm.train.vectors import gene_vectors
 from sccafm.types import Factors
 
@@ -48,10 +48,10 @@ class Trainer(nn.Module):
         tokens = batch.tokens
         routing = self.sfm.route(tokens)
         factors = routing.factors
-        acts = tokens.is_tf[0]  # the cells of a batch share their genes
-        genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][acts]
-        scores = factors.u[:, acts] @ factors.v.transpose(1, 2)  # C T G
-        evidence = self.evidence(regulators, genes, acts, batch.activity)
+        regulator_mask = tokens.is_tf[0]  # the cells of a batch share their genes
+        genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][regulator_mask]
+        scores = factors.u[:, regulator_mask] @ factors.v.transpose(1, 2)  # C T G
+        evidence = self.evidence(regulators, genes, regulator_mask, batch.activity)
         is_pair = regulators[:, None] != genes
         elbo = losses.elbo(
             tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, self.config.min_scale
@@ -167,7 +167,7 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
     return train(config, STRUCTURE, progress)
 
 
-def release(config: TrainSFM) -> tuple[dict[str, Path], Lexicon]:
+def release(config: TrainSFM) -> tuple[dict[str, Path], ReferenceData]:
     """The model folder to start from, or the bundled one for its tables."""
     if config.hold_out is not None and config.init is not None:
         raise ValueError(
@@ -175,15 +175,15 @@ def release(config: TrainSFM) -> tuple[dict[str, Path], Lexicon]:
             "leave init out"
         )
     files = find_files(find_release(config.init, None, False), required=TABLES)
-    lexicon = read_lexicon(files)
+    reference_data = read_reference_data(files)
     if config.hold_out is not None:
-        lexicon = lexicon.without(config.hold_out.read_text().split())
-    return files, lexicon
+        reference_data = reference_data.without(config.hold_out.read_text().split())
+    return files, reference_data
 
 
-def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Corpus) -> tuple[SFM, VGAE]:
+def build(config: TrainSFM, files: dict[str, Path], reference_data: ReferenceData, corpus: Corpus) -> tuple[SFM, VGAE]:
     """New networks with gene vectors from what is known of the genes, or those of the release to start from."""
-    sizes = (lexicon.vocabulary.size, lexicon.conditions.size)
+    sizes = (reference_data.vocabulary.size, reference_data.conditions.size)
     torch.manual_seed(config.seed)
     if config.init is not None:
         if config.gene_vectors == "random":
@@ -197,7 +197,9 @@ def build(config: TrainSFM, files: dict[str, Path], lexicon: Lexicon, corpus: Co
         return sfm, vgae if vgae is not None else VGAE(config.vgae)
     sfm = SFM(config.sfm, *sizes)
     function = read_tensors(files["vocab_tensors"])["embeddings"].numpy()
-    vectors = gene_vectors(function, corpus, lexicon, taught_by(config, lexicon.vocabulary), config.sfm.embed_dim)
+    vectors = gene_vectors(
+        function, corpus, reference_data, taught_by(config, reference_data.vocabulary), config.sfm.embed_dim
+    )
     vectors = torch.from_numpy(vectors)
     if config.gene_vectors == "random":  # of a generator of its own: all other weights start as they do without
         vectors = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(config.seed))
@@ -219,9 +221,11 @@ def taught_by(config: TrainSFM, vocabulary: Vocabulary) -> Regulation:
     return found
 
 
-def teach(config: TrainSFM, networks: tuple[SFM, VGAE], lexicon: Lexicon, corpus: Corpus) -> tuple[Trainer, Corpus]:
+def build_task(
+    config: TrainSFM, networks: tuple[SFM, VGAE], reference_data: ReferenceData, corpus: Corpus
+) -> tuple[Trainer, Corpus]:
     """Losses, with the evidence of this corpus, and its batches."""
-    evidence = Evidence(config.evidence, lexicon, taught_by(config, lexicon.vocabulary))
+    evidence = Evidence(config.evidence, reference_data, taught_by(config, reference_data.vocabulary))
     return Trainer(config, *networks, evidence), corpus
 
 
@@ -239,4 +243,4 @@ def write_model(
     write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)
 
 
-STRUCTURE = Kind(release, build, teach, write_model, for_edges=True)
+STRUCTURE = TaskDefinition(release, build, build_task, write_model, for_edges=True)

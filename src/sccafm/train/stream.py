@@ -72,14 +72,16 @@ class Stream:
 
     def __init__(self, files: list[File], config: RunConfig, share: np.ndarray):
         self.files, self.config, self.share = files, config, share
-        self.stride = max(1, config.stream.window // config.cells)  # steps until the oldest window goes
-        self.lanes = [Lane(np.random.default_rng([config.seed + PLAN, lane])) for lane in range(config.batches)]
+        self.stride = max(1, config.stream.window // config.batch_size)  # steps until the oldest window goes
+        self.lanes = [
+            Lane(np.random.default_rng([config.seed + PLAN, lane])) for lane in range(config.accumulate_grad_batches)
+        ]
         self.loader = ThreadPoolExecutor(1, "window")
         self.lock = threading.Lock()
 
     def pick(self, rng: np.random.Generator, number: int) -> DataSet:
         """The window that the micro-batch `number`, counted over all steps, is drawn from."""
-        step, lane = divmod(number, self.config.batches)
+        step, lane = divmod(number, self.config.accumulate_grad_batches)
         turn, held = step // self.stride, self.config.stream.windows
         with self.lock:
             futures = self.lanes[lane].held

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sccafm.reference.bundle import Lexicon
+from sccafm.reference.bundle import ReferenceData
 from sccafm.reference.regulation import Regulation
 from sccafm.train.corpus import Corpus
 from sccafm.train.edge_evidence import scaled
@@ -11,7 +11,7 @@ SENDS, RECEIVES, EXPRESSION = 5 / 16, 5 / 16, 3 / 16  # of the columns; the rest
 
 
 def gene_vectors(
-    function: np.ndarray, corpus: Corpus, lexicon: Lexicon, regulation: Regulation, width: int
+    function: np.ndarray, corpus: Corpus, reference_data: ReferenceData, regulation: Regulation, width: int
 ) -> np.ndarray:
     """Starting vectors: V D float32.
 
@@ -26,7 +26,7 @@ def gene_vectors(
         V D, the release's vocab.safetensors.
     corpus
         Data sets, for profiles and levels.
-    lexicon
+    reference_data
         For the prior's degrees.
     regulation
         Vectors of the edge model.
@@ -36,7 +36,7 @@ def gene_vectors(
     size = len(function)
     sends, receives = leading(regulation, int(SENDS * width))
     expression = corpus.profiles[:, : int(EXPRESSION * width)]
-    edges = lexicon.prior_tokens
+    edges = reference_data.prior_tokens
     degrees = [np.log1p(np.bincount(edges[end], minlength=size)) for end in ("source", "target")]
     single = [standardised(x) for x in (*degrees, *corpus.usual.values(), corpus.breadth)]
     single += [np.clip(x, -3, 3) for x in regulation.popularity.values()]
