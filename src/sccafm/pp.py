@@ -25,6 +25,8 @@ from sccafm.model.validation import as_model
 from sccafm.reference.bundle import ReferenceData
 from sccafm.reference.genes import UNKNOWN_TOKEN, match_genes, normalize_symbol
 
+__all__ = ["preprocess"]
+
 # Spelled symbols of both species: mt-Nd1; Rps3, not the kinase Rps6ka1; Hbb-bs, not Hbegf, Hbs1l or Hbp1.
 FLAGS = {
     "mt": re.compile(r"MT-.*"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import anndata as ad
 
+__all__ = ["kang18", "oligodendrocytes", "pbmc3k"]
+
 FOLDER = Path(__file__).parent
 
 

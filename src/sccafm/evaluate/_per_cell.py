@@ -144,7 +144,7 @@ def per_cell(
     adata
         Cells whose expression the baselines read; None: the truth, where it is an AnnData.
     baselines
-        "all", names, or None. lioness (|LIONESS| on Pearson), state_pearson (|Pearson| within the cell's state, which it
+        "all", names, or None. lioness (``|LIONESS|`` on Pearson), state_pearson (``|Pearson|`` within the cell's state, which it
         is told), pooled_pearson (one network for all cells), expression_product, source_expression, target_expression,
         state_target_expression (the target's mean over the cells of the state, which it is told too), random. The mean of the
         judged scores over cells, copied, always stands beside them.

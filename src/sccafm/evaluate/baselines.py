@@ -340,7 +340,7 @@ def _positions(genes: pd.Index, regulators: Sequence[str] | None) -> np.ndarray:
 
 
 def _correlation(sources: np.ndarray, x) -> np.ndarray:
-    """|Pearson| of dense `sources` (cells x T) with the columns of x (cells x G, may be sparse): T x G."""
+    """``|Pearson|`` of dense `sources` (cells x T) with the columns of x (cells x G, may be sparse): T x G."""
     n = len(sources)
     centred = sources - sources.mean(axis=0)
     covariance = np.asarray((x.T @ centred).T) / n  # T x G

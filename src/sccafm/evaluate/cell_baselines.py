@@ -64,7 +64,7 @@ def lioness(data: Expression, edges: pd.DataFrame, *, layer: str | None = None) 
 def group_pearson(
     data: Expression, edges: pd.DataFrame, groups: Sequence | None = None, *, layer: str | None = None
 ) -> pd.DataFrame:
-    """|Pearson| over the cells of each group, handed to all its cells: an averaged network per cell type.
+    """``|Pearson|`` over the cells of each group, handed to all its cells: an averaged network per cell type.
 
     Parameters
     ----------
