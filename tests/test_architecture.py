@@ -10,6 +10,8 @@ ORDER = [
         "_io",
         "_text",
         "_settings",
+        "_machine",
+        "_parallel",
         "_torch",
         "types",
         "reference",

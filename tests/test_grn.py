@@ -18,7 +18,7 @@ CELLS = 13
 def small_parts():
     """Parts of four cells, so that 13 cells make four."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("infer", "grn", "storage"):  # importers first
+        for module in ("grn", "storage"):  # importers first
             patch.setattr(f"sccafm.grn.{module}.PART_CELLS", 4)
         yield
 

@@ -61,7 +61,6 @@ def test_batch_size(infer, toy_adata, expected, batch_size):
 
 @pytest.mark.parametrize("cells", [7, 16])
 def test_size_of_parts(infer, toy_adata, expected, monkeypatch, cells):
-    monkeypatch.setattr("sccafm.grn.infer.PART_CELLS", cells)
     monkeypatch.setattr("sccafm.grn.storage.PART_CELLS", cells)
     assert_same(infer(toy_adata), expected)
 

@@ -21,9 +21,9 @@ from sccafm.grn.storage import EDGE_TYPES, CellEdges, Store, read_edges, read_he
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of four cells, so that 12 cells make three."""
-    for module in ("storage", "grn", "infer"):
+    for module in ("storage", "grn"):
         monkeypatch.setattr(f"sccafm.grn.{module}.PART_CELLS", 4)
-    monkeypatch.setattr("sccafm.grn.storage.ROW_GROUP_CELLS", 2)
+    monkeypatch.setattr("sccafm.grn.storage.ROW_GROUP_ROWS", 6)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_edges_of_chosen_cells_come_back_in_the_order_asked_for(tmp_path_factory
     edges, wanted = edges_of(counts), np.array(wanted, dtype=int)
     path = tmp_path_factory.mktemp("edges") / "part.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sccafm.grn.storage.ROW_GROUP_CELLS", 2)
+        patch.setattr("sccafm.grn.storage.ROW_GROUP_ROWS", 6)
         write_edges(edges, path)
         found = read_edges(path, wanted)
     rows = [row for cell in wanted for row in np.flatnonzero(edges.cell == cell)]
@@ -192,9 +192,13 @@ def test_a_resumed_run_reads_no_finished_part_again(infer, tmp_path, monkeypatch
         kill(patch, "Store.add", 3)
         with pytest.raises(KeyboardInterrupt):
             infer(tmp_path / "run")
-    added = []
-    monkeypatch.setattr(Store, "add", lambda self, number, part, sums: added.append(number))
-    monkeypatch.setattr("sccafm.grn.infer.annotate", lambda *arguments: None)
+    added, original = [], Store.add
+
+    def add(self, number, part, sums):
+        added.append(number)
+        original(self, number, part, sums)
+
+    monkeypatch.setattr(Store, "add", add)
     infer(tmp_path / "run")
     assert added == [2]
 
@@ -202,7 +206,7 @@ def test_a_resumed_run_reads_no_finished_part_again(infer, tmp_path, monkeypatch
 def test_a_finished_store_is_not_computed_again(infer, tmp_path, monkeypatch):
     first = infer(tmp_path / "run")
     before = contents(tmp_path / "run")
-    monkeypatch.setattr("sccafm.grn.infer.Inference._part", None)
+    monkeypatch.setattr("sccafm.grn.parts.EdgeInference.part", None)
     again = infer(tmp_path / "run")
     assert contents(tmp_path / "run") == before
     pd.testing.assert_frame_equal(again.to_frame(), first.to_frame())

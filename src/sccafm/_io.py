@@ -1,10 +1,13 @@
 """Files that appear whole or not at all, new folders, hashes, and blocks of cells."""
 
+import errno
 import hashlib
 import json
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -53,10 +56,46 @@ def new_folder(folder: str | Path) -> Path:
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, then rename: the file is whole or absent."""
     partial = path.with_name(path.name + ".partial")
-    write(partial)
+    try:
+        write(partial)
+    except OSError:  # the space of half a file is wanted by others
+        partial.unlink(missing_ok=True)
+        raise
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def write_part_file(path: Path, write: Callable[[Path], object]) -> None:
+    """The same where two processes may write one file at once: each under a name of its own."""
+    partial = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    try:
+        write(partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Says in one sentence that a disk is full, or that a folder cannot be written, and what mends it."""
+    try:
+        yield
+    except Exception as error:
+        number, told = getattr(error, "errno", None), str(error)
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in told or "os error 28" in told:
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {folder} is full. What is finished is whole and kept: free some space and call again, or copy "
+                "the folder to a larger disk and name it there",
+            ) from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise PermissionError(
+                number, f"{folder} cannot be written ({os.strerror(number)}); name a folder that you may write to"
+            ) from error
+        raise
 
 
 def write_file(path: str | Path, write: Callable[[Path], object]) -> None:

@@ -152,11 +152,13 @@ def prepare(adata, model, options: InputOptions = DEFAULTS) -> ModelInput:
     return read(adata, model.reference_data, options)
 
 
-def read(adata, reference_data: ReferenceData, options: InputOptions = DEFAULTS) -> ModelInput:
+def read(
+    adata, reference_data: ReferenceData, options: InputOptions = DEFAULTS, matrix: Matrix | None = None
+) -> ModelInput:
     """Read an AnnData in the terms of a model's tables, where no model is at hand (training)."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"expected an AnnData, got {type(adata).__name__}; anndata.AnnData(X) makes one of a matrix")
-    matrix = find_matrix(adata, options.layer, options.preprocess)
+    matrix = find_matrix(adata, options.layer, options.preprocess) if matrix is None else matrix
     check_names(adata)
     survey = matrix.survey()
     warn_about(matrix, survey)

@@ -19,6 +19,7 @@ KINDS = {
     "log": "normalised and log-transformed values, read as they are",
     "linear": "normalised values that are not log-transformed, read as log1p of shares of 10,000",
     "asis": 'values read as they are (preprocess="none")',
+    "mixed": "values of another kind in each file, each read as its own",
 }
 
 

@@ -6,8 +6,6 @@ Off by default: other cells then change a cell's answer, which otherwise depends
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from sccafm._io import BLOCK, blocks
 from sccafm.data.matrix import Matrix
@@ -56,6 +54,9 @@ def smoothed(matrix: Matrix, columns: np.ndarray, k: int, seed: int = 0) -> Smoo
     ValueError
         `k` is below 2, or there are fewer cells.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors  # here: workers that smooth nothing start sooner
+
     n = len(matrix.obs_names)
     if not 2 <= k <= n:
         raise ValueError(f"neighbors must be 0, or from 2 to the number of cells ({n}), got {k}")

@@ -41,7 +41,7 @@ def find_null(model: Model, model_input: ModelInput, sample: Sample, n: int) -> 
     tokens = tokenize(permuted, model_input.gene_ids, model_input.is_tf, conditions)
     found = [factors_of(model.sfm, tokens[i : i + 1], model_input.is_tf)[:2] for i in range(n)]
     scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
-    return fit_null(scores, self_edges(model_input))
+    return fit_null(scores, self_edges(model_input.is_tf))
 
 
 def find_pairs(model: Model, model_input: ModelInput, values: np.ndarray, null: NullDistribution | None) -> Pairs:

@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from sccafm.data.input import ModelInput
 
-
-def self_edges(model_input: ModelInput) -> np.ndarray:
-    """Flat positions of the pairs of a regulator with itself."""
-    return np.flatnonzero(model_input.is_tf) + np.arange(model_input.is_tf.sum()) * len(model_input.names)
+def self_edges(is_tf: np.ndarray) -> np.ndarray:
+    """Flat positions of the pairs of a regulator with itself; `is_tf` is G bool."""
+    return np.flatnonzero(is_tf) + np.arange(is_tf.sum()) * len(is_tf)
 
 
 def select_edges(

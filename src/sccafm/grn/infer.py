@@ -5,32 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from tqdm.auto import tqdm
 
-from sccafm._io import blocks
 from sccafm._settings import logger
 from sccafm._text import listing, warn
 from sccafm._torch import plain_torch
-from sccafm.confidence.calibration import confidence_of, expression_rank, row_quantiles
-from sccafm.confidence.permutation import NULL_CELLS, CellTest, NullDistribution, tested_cells
-from sccafm.confidence.unusual import out_of_distribution
-from sccafm.data.groups import find_groups, kept_obs
-from sccafm.data.input import DEFAULTS, ModelInput, prepare
-from sccafm.data.neighbors import smoothed
+from sccafm.confidence.permutation import NULL_CELLS
+from sccafm.data.disk import is_path
+from sccafm.data.input import DEFAULTS
+from sccafm.data.joined import open_files
 from sccafm.data.options import InputOptions
-from sccafm.data.tokenizer import tokenize
 from sccafm.grn.annotation import annotate, can_annotate
-from sccafm.grn.background import find_null, find_pairs, read_sample
-from sccafm.grn.edges import select_edges, self_edges
-from sccafm.grn.factors import pack_factors
 from sccafm.grn.grn import GRN
-from sccafm.grn.pairs import Pairs
-from sccafm.grn.provenance import parameters, run_card
-from sccafm.grn.storage import PART_CELLS, CellEdges, Part, Store, n_parts, stored_results
-from sccafm.model.forward import factors_of
+from sccafm.grn.run import RunSettings, begin, run_to_memory, run_to_store
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_edges, check_key, check_settings, forward_batch_size
+from sccafm.model.validation import as_model, check_settings
 
 
 @plain_torch()
@@ -54,6 +42,8 @@ def infer_grn(
     null_cells: int = NULL_CELLS,
     neighbors: int = 0,
     store: str | Path | None = None,
+    n_jobs: int | None = None,
+    memory_limit: int | str | None = None,
     batch_size: int | str = "auto",
     device: str = "auto",
     key_added: str = "sccafm",
@@ -66,7 +56,9 @@ def infer_grn(
     ----------
     adata
         Cells x genes, human or mouse; counts or normalised values in X, a layer or raw; in memory or backed. A matrix
-        stored by columns (CSC) is converted once, which takes the memory of a second copy.
+        stored by columns (CSC) is converted once, which takes the memory of a second copy. Or a path: an .h5ad file, a .zarr
+        folder, a list of these or a folder that holds them, which give one result. Cells of several files are read in the
+        genes that all of them hold, and `obs` has a column "file".
     model
         What `sccafm.load` returned, or takes; None: the model that ships with the library.
     groupby
@@ -110,6 +102,13 @@ def infer_grn(
     store
         Folder to which edges go while cells are read: memory then stays flat in the number of cells. An
         interrupted run resumes after the last complete chunk (500 cells; a few chunks with many groups) when called again.
+    n_jobs
+        Processes of one thread each that compute the parts of a run (500 cells); -1: one a core; 1: this process alone. None:
+        what `joblib.parallel_config` says, so that Dask, Ray or Spark compute them, else whatever is faster on this machine.
+        The results have the same bits for any number.
+    memory_limit
+        Memory that all processes together may take, such as "8GB" or a number of bytes: it bounds their number. None: what
+        is free.
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
         answer does not depend on the batch.
@@ -138,6 +137,10 @@ def infer_grn(
         `adata` is no AnnData.
     ValueError, KeyError
         Data that cannot be read: the message says what was expected, what came and what mends it.
+    OSError
+        The disk of `store` is full, or the folder cannot be written; what is finished is kept.
+    WorkerError
+        Workers are killed again and again, or their scheduler is gone; what is finished is kept with `store`.
     """
     options = InputOptions(
         regulators=regulators,
@@ -150,172 +153,34 @@ def infer_grn(
         condition_keys=condition_keys,
         preprocess=preprocess,
     )
+    settings = RunSettings(
+        groupby=groupby,
+        top_k=top_k,
+        min_weight=min_weight,
+        keep_factors=keep_factors,
+        null_cells=null_cells,
+        neighbors=neighbors,
+        batch_size=batch_size,
+        key_added=key_added,
+        n_jobs=n_jobs,
+        memory_limit=memory_limit,
+    )
     check_settings(batch_size, options)
-    check_edges(top_k, min_weight, null_cells)
-    check_key(key_added)
-    model = as_model(model, device)
-    model_input = prepare(adata, model, options)
-    if neighbors:
-        model_input = replace(model_input, matrix=smoothed(model_input.matrix, model_input.columns, neighbors))
-    groups = find_groups(adata, groupby)
+    named = is_path(adata)
+    if named and copy:
+        raise ValueError("copy=True annotates a copy of an AnnData; of a path nothing is annotated: leave copy= out")
+    adata = open_files(adata) if named else adata
+    run = begin(adata, as_model(model, device), options, settings)
     if progress:
-        logger.info(model_input.receipt)
-    run = run_card(model, model_input, groups, groupby, top_k, min_weight, keep_factors, null_cells, neighbors)
-    params = parameters(model, model_input, run)
-    sample = read_sample(model_input)
-    null = find_null(model, model_input, sample, null_cells)
-    pairs = find_pairs(model, model_input, sample.values, null)
-    grn = empty_grn(model, model_input, groups, kept_obs(adata, key_added), params, pairs)
-    size = forward_batch_size(batch_size, model)
-    inferred = Inference(model, model_input, grn, null, top_k, min_weight, keep_factors, size)
-    grn = inferred.to_memory(progress) if store is None else inferred.to_store(store, progress)
-    silent = np.setdiff1d(inferred.silent, model_input.survey.empty).astype(int)  # of the others is said already
+        logger.info(run.model_input.receipt)
+    grn, silent = run_to_memory(run, progress) if store is None else run_to_store(run, store, progress)
+    silent = np.setdiff1d(silent, run.model_input.survey.empty).astype(int)  # of the others is said already
     if len(silent):
         cells = listing(grn.cells[silent])
         warn(f"{len(silent):,} cells have no count in the genes that were read, and no edges: {cells}")
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         grn = replace(grn, adata=adata)
-    if can_annotate(adata):
-        annotate(adata, grn, model_input, key_added)
+    if not named and can_annotate(adata):
+        annotate(adata, grn, run.model_input, key_added)
     return grn
-
-
-class Inference:
-    """One run over the cells of a data set."""
-
-    def __init__(
-        self,
-        model: Model,
-        model_input: ModelInput,
-        grn: GRN,
-        null: NullDistribution | None,
-        top_k: int | None,
-        min_weight: float | None,
-        keep_factors: bool,
-        batch_size: int,
-    ):
-        self.sfm, self.calibration, self.model_input, self.grn = model.sfm, model.calibration, model_input, grn
-        self.top_k, self.min_weight, self.keep_factors = top_k, min_weight, keep_factors
-        self.batch_size = batch_size
-        self.group_codes = grn.groups.cat.codes.to_numpy()
-        self.self_edges = self_edges(model_input)
-        self.silent: list[int] = []  # cells without a count in the genes that are read
-        self.chance = grn.pairs.chance.ravel()
-        self.test = None if null is None else CellTest(null, self.self_edges)
-        self.tested: dict[int, list[int]] = {}  # cell -> rows of the sums by which groups are tested
-        if null is not None:
-            for row, cells in enumerate(tested_cells(grn.cells, self.group_codes, len(grn.groups.cat.categories))):
-                for cell in cells:
-                    self.tested.setdefault(int(cell), []).append(row)
-
-    def to_memory(self, progress: bool) -> GRN:
-        parts, sums = [], self._no_sums()
-        with self._bar(progress) as bar:
-            for number in range(n_parts(len(self.grn))):
-                parts.append(self._part(number, sums, bar))
-        arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in parts[0].arrays}
-        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs", "params", "obs")}
-        return GRN(**values, edges=CellEdges.join([p.edges for p in parts]), sums=sums, arrays=arrays)
-
-    def to_store(self, folder: str | Path, progress: bool) -> GRN:
-        header = {"run": self.grn.params["run"], "params": self.grn.params}
-        store = Store(folder, header, self.grn.tables())
-        done, sums = store.finished()
-        sums = self._no_sums() if sums is None else sums
-        with self._bar(progress) as bar:
-            bar.update(min(done * PART_CELLS, len(self.grn)))
-            for number in range(done, n_parts(len(self.grn))):
-                store.add(number, self._part(number, sums, bar), sums)
-        store.complete()
-        values = {name: getattr(self.grn, name) for name in ("cells", "genes", "groups", "pairs", "obs")}
-        return GRN(**values, sums=sums, params=store.params, **stored_results(store.folder, len(self.grn)))
-
-    def _bar(self, progress: bool) -> tqdm:
-        return tqdm(total=len(self.grn), desc="sccafm", unit="cell", disable=not progress)
-
-    def _no_sums(self) -> dict[str, np.ndarray]:
-        regulators, targets = self.grn.in_prior.shape
-        factors = self.sfm.config.num_factors
-        groups = len(self.grn.groups.cat.categories)
-        test = {}
-        if self.test is not None:
-            test = {
-                "null_tail": self.test.null.group_tail,
-                "tested": np.zeros((groups + 1, regulators, targets), np.float32),
-                "n_tested": np.zeros(groups + 1, np.int64),
-            }
-        return test | {
-            "scores": np.zeros((groups, regulators, targets)),
-            "expression": np.zeros((groups, targets)),
-            "u": np.zeros((regulators, factors)),
-            "v": np.zeros((targets, factors)),
-        }
-
-    def _part(self, number: int, sums: dict[str, np.ndarray], bar: tqdm) -> Part:
-        first = number * PART_CELLS
-        last = min(first + PART_CELLS, len(self.grn))
-        edges, arrays = [], []
-        for start, stop in blocks(last - first, self.batch_size):
-            batch_edges, batch_arrays = self._batch(first + start, first + stop, sums)
-            edges.extend(batch_edges)
-            arrays.append(batch_arrays)
-            bar.update(stop - start)
-        joined = {name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]}
-        return Part(CellEdges.join(edges), joined)
-
-    def _batch(self, start: int, stop: int, sums: dict[str, np.ndarray]) -> tuple[list[CellEdges], dict]:
-        model_input = self.model_input
-        values = model_input.matrix.read(start, stop, model_input.columns)
-        tokens = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[start:stop])
-        u, v, context, summary = factors_of(self.sfm, tokens, model_input.is_tf)
-        silent = np.flatnonzero(~values.any(1))
-        if len(silent):  # nothing is known of such cells: they have no edges
-            u = u.clone()
-            u[silent.tolist()] = 0
-            self.silent.extend((start + silent).tolist())
-        edges, strengths = [], []
-        for i in range(stop - start):
-            # A product may round by where its factors stand in memory: copies stand alike for every cell.
-            scores = (u[i].clone() @ v[i].clone().T).cpu().numpy()  # T G
-            sums["scores"][self.group_codes[start + i]] += scores
-            sums["expression"][self.group_codes[start + i]] += values[i]
-            for row in self.tested.get(start + i, ()):
-                sums["tested"][row] += scores
-                sums["n_tested"][row] += 1
-            edges.append(self._edges(start + i, scores, values[i]))
-            strengths.append(scores.sum(1, dtype=np.float64))  # self-edges are 0 by now
-        u, v = u.cpu().numpy(), v.cpu().numpy()
-        for i in range(stop - start):  # one by one: the sums are then the same for every batch size
-            sums["u"] += u[i]
-            sums["v"] += v[i]
-        arrays = {"context": context.cpu().numpy(), "summary": summary.cpu().numpy()}
-        arrays["strengths"] = np.stack(strengths).astype(np.float32)  # C T
-        arrays["regulator_expression"] = values[:, model_input.is_tf]  # C T
-        if self.calibration is not None:
-            seen = (values, model_input.gene_ids, model_input.species)
-            arrays["ood"] = out_of_distribution(arrays["summary"], *seen, self.calibration)
-            arrays["ood"][silent] = 1
-        if self.keep_factors:
-            width = min(self.sfm.config.topk or u.shape[-1], u.shape[-1])
-            for name, dense in (("u", u), ("v", v)):
-                arrays[f"{name}_index"], arrays[f"{name}_value"] = pack_factors(dense, width)
-        return edges, arrays
-
-    def _edges(self, cell: int, scores: np.ndarray, values: np.ndarray) -> CellEdges:
-        """Kept edges of one cell; the scores of self-edges are set to 0."""
-        edge, weight = select_edges(scores, self.top_k, self.min_weight, self.self_edges)
-        level = expression_rank(values)[edge % len(values)]
-        fitted = None if self.calibration is None else self.calibration.confidence["cell"]
-        confidence = confidence_of(row_quantiles(scores, edge), self.chance[edge], level, fitted)
-        nothing = np.full(len(edge), np.nan, np.float32)
-        q = nothing if self.test is None else self.test.qvalues(scores, edge)
-        return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)
-
-
-def empty_grn(
-    model: Model, model_input: ModelInput, groups: pd.Series, obs: pd.DataFrame, params: dict, pairs: Pairs
-) -> GRN:
-    """Labels without results."""
-    genes = model_input.gene_table(model.vocabulary)
-    return GRN(groups.index, genes, groups, CellEdges.join([]), pairs, {}, {}, params, obs)

@@ -8,16 +8,21 @@ A folder holds
     obs.parquet             annotation of the cells, as it was in the AnnData
     edges.parquet           edge, source, target, sign, binding, response, in_prior, prior_sources, null_mean, null_sd: what the edge
                             numbers mean, and what is known of a pair whatever the cell
-    parts/00000.parquet     cell, edge, weight, confidence, qvalue of some cells: positions in the two tables
+    parts/00000.parquet     cell, edge, weight, confidence, qvalue of some cells: positions in the two tables, sorted by edge,
+                            then cell, so that statistics of the row groups find an edge
     arrays/context.npy      a row per cell: context, summary, strengths and regulator_expression (and ood and factors, where
                             there are any); filled part by part
     sums.safetensors        running sums over the cells read so far, per group
+    work/                   while the run lasts: what its processes need, and parts that are not yet counted in the sums
 
 and reads with pandas, polars or DuckDB as it is: join `parts/*.parquet` with `edges.parquet` on `edge`.
 """
 
 import json
-from dataclasses import dataclass
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +32,12 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from sccafm._io import whole_path, write_table, write_whole
+from sccafm._io import disk_errors, whole_path, write_table, write_whole
 
-FORMAT = 5
+FORMAT = 6
 PART_CELLS = 500  # cells of one part
 SUMS_BYTES = 2**24  # of running sums to write per part: larger ones, of many groups, are written every few parts
-ROW_GROUP_CELLS = 100  # cells that are read together when one is asked for
+ROW_GROUP_ROWS = 25_000  # rows that are read together when an edge is asked for
 EDGE_TYPES = {name: np.int32 for name in ("cell", "edge")} | {
     name: np.float32 for name in ("weight", "confidence", "qvalue")
 }
@@ -54,8 +59,17 @@ class CellEdges:
     def of(self, cells: np.ndarray) -> "CellEdges":
         """Edges of chosen cells, in the order asked for."""
         starts, stops = np.searchsorted(self.cell, cells, "left"), np.searchsorted(self.cell, cells, "right")
-        rows = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)] or [np.arange(0)])
+        sizes = stops - starts
+        before = np.cumsum(sizes) - sizes
+        rows = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+        return self.at(rows)
+
+    def at(self, rows: np.ndarray) -> "CellEdges":
         return CellEdges(*(getattr(self, name)[rows] for name in EDGE_TYPES))
+
+    def of_pair(self, edge: int) -> "CellEdges":
+        """The rows of one edge, a cell each."""
+        return self.at(np.flatnonzero(self.edge == edge))
 
     @staticmethod
     def join(many: list["CellEdges"]) -> "CellEdges":
@@ -69,27 +83,38 @@ class StoredEdges:
 
     folder: Path
     n_cells: int
+    n_edges: int
 
     def __len__(self) -> int:
-        return sum(open_part(path).metadata.num_rows for path in self._paths())
+        return self.n_edges
 
     def of(self, cells: np.ndarray) -> CellEdges:
-        found = {}
-        for part in np.unique(cells // PART_CELLS):
-            wanted = cells[cells // PART_CELLS == part]
-            found[part] = read_edges(part_path(self.folder, part, "parquet"), np.unique(wanted))
-        return CellEdges.join([found[c // PART_CELLS].of(np.array([c])) for c in cells])
+        cells = np.asarray(cells)
+        part = cells // PART_CELLS
+        if not len(cells) or (np.diff(part) >= 0).all():  # part by part
+            found = [self._of_part(number, cells[part == number]) for number in np.unique(part)]
+            return CellEdges.join(found)
+        order = np.unique(cells)
+        return self.of(order).of(cells)
 
-    def _paths(self) -> list[Path]:
-        return [part_path(self.folder, part, "parquet") for part in range(n_parts(self.n_cells))]
+    def _of_part(self, number: int, cells: np.ndarray) -> CellEdges:
+        return read_edges(part_path(self.folder, number, "parquet"), cells)
+
+    def of_pair(self, edge: int) -> CellEdges:
+        """The rows of one edge, a cell each: of each part the row groups that hold it are read."""
+        paths = [part_path(self.folder, number, "parquet") for number in range(n_parts(self.n_cells))]
+        with ThreadPoolExecutor() as pool:
+            return CellEdges.join(list(pool.map(lambda path: read_pair(path, edge), paths)))
 
 
 @dataclass(frozen=True)
 class Part:
     """What was inferred of consecutive cells."""
 
-    edges: CellEdges
+    edges: CellEdges | Path  # where another process left them: a file to be moved
     arrays: dict[str, np.ndarray]  # context, summary, and factors where kept; first axis is the cell
+    sums: dict[str, np.ndarray] = field(default_factory=dict)  # of the groups of these cells
+    silent: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # cells without a count in the genes read
 
 
 def n_parts(n_cells: int) -> int:
@@ -101,38 +126,54 @@ def part_path(folder: Path, part: int, kind: str) -> Path:
 
 
 def write_edges(edges: CellEdges, path: Path) -> None:
-    """Delta-coded integers, split float bytes, and dictionaries of the few values of confidence and qvalue."""
-    schema = pa.schema([(name, pa.from_numpy_dtype(kind)) for name, kind in EDGE_TYPES.items()])
+    """Sorted by edge, then cell: a few tenths of a byte for the edge, and row groups that statistics find it by.
 
-    def write(partial: Path) -> None:
-        encoding = {"cell": "DELTA_BINARY_PACKED", "edge": "DELTA_BINARY_PACKED", "weight": "BYTE_STREAM_SPLIT"}
-        packed = ["confidence", "qvalue"]
-        with pq.ParquetWriter(
-            partial, schema, compression="zstd", use_dictionary=packed, column_encoding=encoding
-        ) as writer:
-            first, last = (edges.cell[0], edges.cell[-1]) if len(edges) else (0, -1)
-            for start in range(first, last + 1, ROW_GROUP_CELLS):
-                rows = slice(*np.searchsorted(edges.cell, (start, start + ROW_GROUP_CELLS)))
-                columns = [getattr(edges, name)[rows] for name in EDGE_TYPES]
-                if len(columns[0]):  # a row group of nothing has no statistics to find it by
-                    writer.write_table(pa.table([pa.array(c) for c in columns], schema=schema))
-
-    write_whole(path, write)
+    Delta-coded integers, split float bytes, and dictionaries of the few values of confidence and qvalue.
+    """
+    rows = edges.at(np.argsort(edges.edge, kind="stable"))
+    table = pa.table(
+        {name: pa.array(getattr(rows, name), pa.from_numpy_dtype(kind)) for name, kind in EDGE_TYPES.items()}
+    )
+    encoding = {"cell": "DELTA_BINARY_PACKED", "edge": "DELTA_BINARY_PACKED", "weight": "BYTE_STREAM_SPLIT"}
+    pq.write_table(
+        table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd", compression_level=9,
+        use_dictionary=["confidence", "qvalue"], column_encoding=encoding, store_schema=False,
+    )  # fmt: skip
 
 
-def read_edges(path: Path, cells: np.ndarray) -> CellEdges:
-    """Edges of some cells of one part; only the row groups that hold them are read."""
+def read_edges(path: Path, cells: np.ndarray | None) -> CellEdges:
+    """Edges of some cells of one part in the order asked for, or of all its cells."""
+    rows = columns_of(path, None)
+    if not len(rows):
+        return rows
+    if cells is not None and len(np.unique(cells)) * 4 < PART_CELLS:  # few of them: sort these alone
+        rows = rows.at(np.flatnonzero(np.isin(rows.cell, cells)))
+    near = (rows.cell - rows.cell.min(initial=np.iinfo(np.int32).max)).astype(
+        np.int16
+    )  # short integers are sorted by radix
+    found = rows.at(np.argsort(near, kind="stable"))
+    return found if cells is None else found.of(cells)
+
+
+def read_pair(path: Path, edge: int) -> CellEdges:
+    """One edge in the cells of one part."""
     file = open_part(path)
     groups = []
     for number in range(file.metadata.num_row_groups):
-        statistics = file.metadata.row_group(number).column(0).statistics
-        if len(cells) and np.any((cells >= statistics.min) & (cells <= statistics.max)):
+        statistics = file.metadata.row_group(number).column(1).statistics
+        if statistics.min <= edge <= statistics.max:
             groups.append(number)
+    return columns_of(path, groups, file).of_pair(edge)
+
+
+def columns_of(path: Path, groups: list[int] | None, file: pq.ParquetFile | None = None) -> CellEdges:
+    file = file or open_part(path)
     try:
-        table = file.read_row_groups(groups)
+        groups = range(file.metadata.num_row_groups) if groups is None else groups
+        table = file.read_row_groups(list(groups), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
-    return CellEdges(*(table.column(name).to_numpy() for name in EDGE_TYPES)).of(cells)
+    return CellEdges(*(table.column(name).to_numpy() for name in EDGE_TYPES))
 
 
 def open_part(path: Path) -> pq.ParquetFile:
@@ -174,10 +215,14 @@ class Store:
         self.n_cells = len(tables["cells"])
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give a folder")
+        with disk_errors(self.folder):
+            self._begin(folder, tables)
+
+    def _begin(self, folder: str | Path, tables: dict[str, pd.DataFrame]) -> None:
         if (self.folder / "grn.json").exists():
             found = read_header(self.folder)
             self._check_same(found)
-            self.header = header | {"params": found["params"]}  # the run card tells where the first part was made
+            self.header = self.header | {"params": found["params"]}  # the run card tells where the first part was made
         elif self.folder.exists() and any(path.suffix != ".partial" for path in self.folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
         else:
@@ -219,25 +264,43 @@ class Store:
 
         Sums larger than `SUMS_BYTES` are not written after every part; those of a later part count it.
         """
-        write_edges(part.edges, part_path(self.folder, number, "parquet"))
-        for name, rows in part.arrays.items():
-            self._write_rows(array_path(self.folder, name), number * PART_CELLS, rows)
+        path = part_path(self.folder, number, "parquet")
+        with disk_errors(self.folder):
+            if isinstance(part.edges, Path):
+                part.edges.replace(path)
+            else:
+                write_whole(path, lambda p: write_edges(part.edges, p))
+            for name, rows in part.arrays.items():
+                self._write_rows(array_path(self.folder, name), number * PART_CELLS, rows)
+            if self.counts(number, sums):
+                done = {"parts": str(number + 1)}
+                write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
+
+    def counts(self, number: int, sums: dict[str, np.ndarray]) -> bool:
+        """Whether the sums are written after a part."""
         every = -(-sum(array.nbytes for array in sums.values()) // SUMS_BYTES)
-        last = n_parts(self.n_cells) - 1
-        if number == last or (number + 1) % every == 0:
-            done = {"parts": str(number + 1)}
-            write_whole(self.folder / "sums.safetensors", lambda p: save_file(sums, p, done))
+        return number == n_parts(self.n_cells) - 1 or (number + 1) % every == 0
 
     def _write_rows(self, path: Path, start: int, rows: np.ndarray) -> None:
+        """Rows into a file of the size of all. Written and not mapped: a full disk ends a process that writes to a map."""
         if not path.exists():
             shape = (self.n_cells, *rows.shape[1:])
             write_whole(path, lambda p: np.lib.format.open_memmap(p, "w+", rows.dtype, shape))
-        array = np.lib.format.open_memmap(path, "r+")
-        array[start : start + len(rows)] = rows
-        array.flush()
+        with open(path, "r+b") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            file.seek(start * rows.dtype.itemsize * int(np.prod(rows.shape[1:])), os.SEEK_CUR)
+            file.write(np.ascontiguousarray(rows).data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def complete(self) -> None:
-        self._write_header(complete=True)
+        """Say that every part is there, and how many edges they hold."""
+        paths = [part_path(self.folder, number, "parquet") for number in range(n_parts(self.n_cells))]
+        with disk_errors(self.folder):
+            self.header = self.header | {"edges": sum(open_part(path).metadata.num_rows for path in paths)}
+            self._write_header(complete=True)
+            shutil.rmtree(self.folder / "work", ignore_errors=True)
 
 
 def read_header(folder: Path) -> dict:
@@ -277,9 +340,9 @@ def array_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "arrays").glob("*.npy"))
 
 
-def stored_results(folder: Path, n_cells: int) -> dict[str, object]:
+def stored_results(folder: Path, n_cells: int, n_edges: int) -> dict[str, object]:
     """What of a finished run stays on disk until it is asked for."""
     return {
-        "edges": StoredEdges(folder, n_cells),
+        "edges": StoredEdges(folder, n_cells, n_edges),
         "arrays": {name: map_array(folder, name) for name in array_names(folder)},
     }

@@ -43,7 +43,7 @@ def read_grn(folder: str | Path) -> GRN:
         sums=read_sums(folder / "sums.safetensors"),
         params=header["params"],
         obs=read_obs(obs, pd.Index(cells["cell"]).rename(None)) if obs.exists() else None,
-        **stored_results(folder, len(cells)),
+        **stored_results(folder, len(cells), header["edges"]),
     )
 
 
