@@ -99,7 +99,7 @@ class Embed:
     anchor: bool = True
     """--no-anchor: the embedding module's own vectors, which do not depend on the other cells."""
     harmony: bool = False
-    """Correct the vectors by Harmony too; needs --batch-key and the extra sccafm[harmony]."""
+    """Correct the vectors by harmonypy instead; needs --batch-key and the extra sccafm[harmony]."""
     device: str = "auto"
 
 

@@ -1,14 +1,16 @@
 """Anchored vectors: a data set's own principal components, joined with the embedding module's reading of each cell.
 
-For a cell of batch b with log-expression x (G variable genes) and module vector z (D):
+For a cell with log-expression x (G variable genes) and module vector z (D), and means over all cells:
 
-    d = unit((x - mean_b) / s ** GENE_POWER)          s: standard deviation of each gene within batches
-    e = unit((V' d - mean_b) / l ** POWER)            V, l: leading principal axes of d, and the standard deviation along each
-    f = unit(W' (z - mean_b) / k ** MODEL_POWER)      W, k: those of z
+    d = unit((x - mean) / s ** GENE_POWER)            s: standard deviation of each gene within batches
+    e = unit((V' d - mean) / l ** POWER)              V, l: leading principal axes of d, and the standard deviation along each
+    f = unit(W' (z - mean) / k ** MODEL_POWER)        W, k: those of z
     anchored = (e, MODEL_WEIGHT f) / sqrt(1 + MODEL_WEIGHT ** 2)
 
 `unit` divides by the Euclidean length, so that distances between anchored vectors are those of directions: how deep a cell was
-sequenced changes the length of its deviation more than the direction. The constants were chosen on the selection panel
+sequenced changes the length of its deviation more than the direction. Where there are several batches, the anchored vectors are
+corrected for what sets them apart within a state (`sccafm.embedding.batches`). To depart from each batch's own mean instead is
+wrong where batches hold other shares of the states, and carries labels less well. The constants were chosen on the selection panel
 (benchmarks/embedding_panel.py). Letters: C cells, G genes, K components, D width, B batches.
 """
 
@@ -20,11 +22,11 @@ import numpy as np
 from sccafm._io import BLOCK, blocks
 from sccafm.data.input import ModelInput
 from sccafm.data.matrix import variable_genes
+from sccafm.embedding.batches import Clusters, correct, unit
 
 GENES, COMPONENTS = 2000, 50
 GENE_POWER, POWER = 0.7, 0.25
 MODEL_WEIGHT, MODEL_POWER = 0.7, 0.5
-PRIOR_CELLS = 5.0  # a batch's mean is drawn to that of all cells as if so many of them were its own
 POOL = 10_000  # cells that the principal axes are fitted on, at most; more are drawn from
 LEAST_CELLS = 3
 
@@ -42,6 +44,8 @@ class Anchor:
     center: np.ndarray  # K, mean of the projected deviations
     model_mean: np.ndarray  # D
     model_loadings: np.ndarray  # D D, divided by k ** MODEL_POWER
+    cluster_directions: np.ndarray  # of `Clusters`; no rows where there was a single batch
+    cluster_means: np.ndarray
 
     @property
     def space(self) -> str:
@@ -64,7 +68,8 @@ class Anchor:
         z
             C D vectors of the same embedding module, read from the genes of the space's cells.
         own_mean
-            Cells depart from their own mean, not from that of the space's cells.
+            Cells depart from their own mean, not from that of the space's cells; in a space of several batches they are then
+            corrected as one batch more.
 
         Returns
         -------
@@ -73,12 +78,15 @@ class Anchor:
         columns, here = self._columns(model_input)
         values = Values(model_input, columns, self.scale[here])
         mean = values.mean() if own_mean else self.mean[here]
-        e = values.project(mean[None], np.zeros(len(z), int), self.loadings[here])
+        e = values.project(mean, self.loadings[here])
         z = z.astype(np.float64)
-        return join(
+        placed = join(
             e - (e.mean(0) if own_mean else self.center),
             (z - (z.mean(0) if own_mean else self.model_mean)) @ self.model_loadings,
         )
+        if own_mean and len(self.cluster_means):
+            placed = Clusters(self.cluster_directions, self.cluster_means).corrected(placed)
+        return placed.astype(np.float32)
 
     def _columns(self, model_input: ModelInput) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the matrix that hold genes of the space, and which genes these are."""
@@ -88,7 +96,7 @@ class Anchor:
 
 
 def fit_anchor(
-    model_input: ModelInput, z: np.ndarray, batches: np.ndarray | None = None, seed: int = 0
+    model_input: ModelInput, z: np.ndarray, batches: np.ndarray | None = None, seed: int = 0, corrects: bool = True
 ) -> tuple[Anchor, np.ndarray]:
     """Fit a space to cells, in three passes over their values.
 
@@ -99,9 +107,11 @@ def fit_anchor(
     z
         C D vectors of the embedding module.
     batches
-        Batch of each cell; the cells of each depart from its own mean.
+        Batch of each cell.
     seed
-        Of the draw of cells that the axes are fitted on, where there are more than `POOL`.
+        Of the draw of cells that axes and clusters are fitted on, where there are more than `POOL`; of the clusters.
+    corrects
+        Take away what sets batches apart. False leaves that to another method.
 
     Returns
     -------
@@ -116,28 +126,32 @@ def fit_anchor(
     codes = np.zeros(n, int) if batches is None else np.unique(batches, return_inverse=True)[1]
     columns = variable_genes(model_input.survey, model_input.columns, GENES)
     values = Values(model_input, columns)
-    means, mean, deviation = values.moments(codes)
+    mean, deviation = values.moments(codes)
     varies = deviation > 0
     if not varies.any():
         raise ValueError(
             f"none of {len(columns):,} genes varies within a batch; leave batch_key= out, or pass anchor=False"
         )
-    values = Values(model_input, columns[varies], deviation[varies] ** GENE_POWER)
-    means, mean = means[:, varies], mean[varies]
+    values, mean = Values(model_input, columns[varies], deviation[varies] ** GENE_POWER), mean[varies]
     pool = np.arange(n) if n <= POOL else np.sort(np.random.default_rng(seed).choice(n, POOL, replace=False))
-    drawn = values.deviations(means, codes, pool)
-    loadings = axes(drawn - batch_means(drawn, codes[pool])[codes[pool]], COMPONENTS, POWER)
-    e = values.project(means, codes, loadings)
-    z = z.astype(np.float64)
-    centred = z - batch_means(z, codes)[codes]
+    drawn = values.deviations(mean, pool)
+    loadings = axes(drawn - drawn.mean(0, dtype=np.float64), COMPONENTS, POWER)
+    e, z = values.project(mean, loadings), z.astype(np.float64)
+    centred = z - z.mean(0)
     model_loadings = axes(centred[pool], z.shape[1], MODEL_POWER)
+    cells = join(e - e.mean(0), centred @ model_loadings)
+    none = np.zeros((0, cells.shape[1]))
+    clusters = Clusters(none, none)
+    if batches is not None and corrects:
+        cells, clusters = correct(cells, codes, pool, seed)
     token = dict(zip(model_input.columns.tolist(), model_input.gene_ids.tolist(), strict=True))
     anchor = Anchor(
         read_ids=model_input.gene_ids.astype(np.int64), read_is_tf=model_input.is_tf.astype(bool),
         gene_ids=np.array([token[column] for column in values.columns.tolist()], dtype=np.int64),
         mean=mean, scale=values.scale, loadings=loadings, center=e.mean(0), model_mean=z.mean(0), model_loadings=model_loadings,
+        cluster_directions=clusters.directions, cluster_means=clusters.means,
     )  # fmt: skip
-    return anchor, join(e - batch_means(e, codes)[codes], centred @ model_loadings)
+    return anchor, cells.astype(np.float32)
 
 
 def check_anchor(model_input: ModelInput) -> None:
@@ -157,23 +171,7 @@ def check_anchor(model_input: ModelInput) -> None:
 
 def join(e: np.ndarray, f: np.ndarray) -> np.ndarray:
     joined = np.concatenate([unit(e), MODEL_WEIGHT * unit(f)], axis=1)
-    return (joined / np.sqrt(1 + MODEL_WEIGHT**2)).astype(np.float32)
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
-def batch_means(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """B W means of the batches, each drawn to the mean of all cells by `PRIOR_CELLS`."""
-    sums = np.stack([x[codes == code].sum(0, dtype=np.float64) for code in range(codes.max() + 1)])
-    return drawn_means(sums, np.bincount(codes))
-
-
-def drawn_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    mean = sums.sum(0) / counts.sum()
-    return (sums + PRIOR_CELLS * mean) / (counts[:, None] + PRIOR_CELLS)
+    return joined / np.sqrt(1 + MODEL_WEIGHT**2)
 
 
 def axes(x: np.ndarray, most: int, power: float) -> np.ndarray:
@@ -208,8 +206,8 @@ class Values:
     def mean(self) -> np.ndarray:
         return sum(x.sum(0) for _, _, x in self.blocks()) / len(self.model_input.matrix.obs_names)
 
-    def moments(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means of the batches (B G), mean of all cells and standard deviation within batches (G)."""
+    def moments(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean of all cells and standard deviation within batches, both G."""
         counts = np.bincount(codes)
         sums, squares = np.zeros((len(counts), len(self.columns))), np.zeros(len(self.columns))
         for start, stop, x in self.blocks():
@@ -218,18 +216,16 @@ class Values:
             squares += (x**2).sum(0)
         within = np.maximum(squares - (sums**2 / counts[:, None]).sum(0), 0) / len(codes)
         # What rounding leaves of a constant gene is no deviation.
-        return drawn_means(sums, counts), sums.sum(0) / len(codes), np.sqrt(np.where(within > 1e-10, within, 0))
+        return sums.sum(0) / len(codes), np.sqrt(np.where(within > 1e-10, within, 0))
 
-    def deviations(self, means: np.ndarray, codes: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    def deviations(self, mean: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """Of some cells, ascending: float32, rows of length 1."""
         parts = []
         for start, stop, x in self.blocks():
             wanted = cells[(cells >= start) & (cells < stop)]
-            parts.append(unit((x[wanted - start] - means[codes[wanted]]) / self.scale).astype(np.float32))
+            parts.append(unit((x[wanted - start] - mean) / self.scale).astype(np.float32))
         return np.concatenate(parts)
 
-    def project(self, means: np.ndarray, codes: np.ndarray, loadings: np.ndarray) -> np.ndarray:
+    def project(self, mean: np.ndarray, loadings: np.ndarray) -> np.ndarray:
         """Deviations of all cells on the axes: C K."""
-        return np.concatenate(
-            [unit((x - means[codes[start:stop]]) / self.scale) @ loadings for start, stop, x in self.blocks()]
-        )
+        return np.concatenate([unit((x - mean) / self.scale) @ loadings for _, _, x in self.blocks()])

@@ -81,13 +81,13 @@ def embed(
         Continue training on these cells first: "5 epochs", "3 minutes" or an `sccafm.Adapt`. What does not serve cells
         that are held out is not kept. The model that was passed stays as it is; the adapted one is `Embedding.model`.
     batch_key
-        Column of obs whose differences are not wanted (donor, plate, study): the cells of each batch depart from its own
-        mean. With `adapt` they are not learned either.
+        Column of obs whose differences are not wanted (donor, plate, study): the anchored vectors are corrected for them
+        (`sccafm.embedding.batches`). With `adapt` they are not learned either.
     anchor
         False: `Embedding.cells` and ``obsm["X_sccafm"]`` are the module's own vectors.
     harmony
-        Correct the anchored vectors by Harmony too (Korsunsky et al., Nature Methods 2019), with `batch_key` and the extra
-        sccafm[harmony]. Nothing can be placed into such a space.
+        Correct the anchored vectors by harmonypy instead (Korsunsky et al., Nature Methods 2019), with `batch_key` and the
+        extra sccafm[harmony]. Nothing can be placed into such a space.
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
         answer does not depend on the batch.
@@ -149,7 +149,7 @@ def embed(
         model, settings["adapt"] = dataclasses.replace(model, efm=efm), dataclasses.asdict(adapt) | record
     graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, model_input, start, stop)
     zero_shot, sums = run(model, model_input, groups, graph, forward_batch_size(batch_size, model), progress)
-    space, cells = fit_anchor(model_input, zero_shot, batches) if anchor else (None, zero_shot)
+    space, cells = fit_anchor(model_input, zero_shot, batches, corrects=not harmony) if anchor else (None, zero_shot)
     if harmony:
         cells = corrected(cells, batches)
     embedding = assemble(model, model_input, groups, zero_shot, cells, sums, space, settings)

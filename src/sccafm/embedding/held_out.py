@@ -10,12 +10,13 @@ import torch
 
 from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
-from sccafm.embedding.anchor import COMPONENTS, GENE_POWER, MODEL_POWER, POWER, axes, batch_means, join, unit
+from sccafm.embedding.anchor import COMPONENTS, GENE_POWER, MODEL_POWER, POWER, axes, join, unit
 from sccafm.model.model import Model
 from sccafm.nn import CausalEFM
 
 HELD, SEEN, GENES = 100, 200, 512  # cells that are held out and that guess, at most; genes
 N_NEIGHBORS, PASS = 10, 16
+PRIOR_CELLS = 5.0  # a batch's mean is drawn to that of all cells as if so many of them were its own
 
 
 class HeldOut:
@@ -100,9 +101,16 @@ def split(values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.
 
 
 def deviations(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """As in `sccafm.embedding.anchor`, of the genes that vary."""
+    """As in `sccafm.embedding.anchor`, of the genes that vary, each batch from its own mean: too few cells to find its states."""
     x = x - batch_means(x.astype(np.float64), codes)[codes]
     spread = x.std(0)
     varies = spread > 1e-5
     d = unit(x[:, varies] / spread[varies] ** GENE_POWER)
     return d - batch_means(d, codes)[codes]
+
+
+def batch_means(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """B W means of the batches, each drawn to the mean of all cells by `PRIOR_CELLS`."""
+    sums = np.stack([x[codes == code].sum(0, dtype=np.float64) for code in range(codes.max() + 1)])
+    counts = np.bincount(codes)
+    return (sums + PRIOR_CELLS * sums.sum(0) / counts.sum()) / (counts[:, None] + PRIOR_CELLS)

@@ -15,7 +15,7 @@ from sccafm.data.groups import ALL
 from sccafm.embedding.anchor import Anchor
 from sccafm.model.model import Model
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,9 @@ class Embedding:
         model
             The model that made this embedding; None: the one it holds, or after `sccafm.read_embedding` the bundled one.
         own_mean
-            New cells depart from their own mean and not from that of this embedding's cells. That takes away what sets the
-            two data sets apart as a whole, and is right where both hold about the same mixture of cells.
+            New cells depart from their own mean and not from that of this embedding's cells; where it was made with
+            `batch_key`, they are then corrected as one batch more. That takes away what sets the two data sets apart, and is
+            right where both hold about the same mixture of cells.
         layer, gene_key, species, condition_keys, preprocess, batch_size, device, key_added, copy, progress
             As in `sccafm.embed`.
 
