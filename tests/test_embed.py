@@ -148,8 +148,8 @@ def test_vectors_come_back_from_a_folder(expected, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no embedding: it has no embedding.json"):
         sccafm.read_embedding(tmp_path)
     header = tmp_path / "e/embedding.json"
-    header.write_text(header.read_text().replace('"format": 2', '"format": 0'))
-    with pytest.raises(ValueError, match="has the format 0, this version reads 2; embed again"):
+    header.write_text(header.read_text().replace('"format": 3', '"format": 0'))
+    with pytest.raises(ValueError, match="has the format 0, this version reads 3; embed again"):
         sccafm.read_embedding(tmp_path / "e")
 
 
