@@ -208,7 +208,7 @@ def between_species(panel: Panel, reference: ad.AnnData, new: ad.AnnData, cached
     model_input = narrowed(
         whole, anchor.read_ids, [str(token) for token in anchor.read_ids], anchor.read_is_tf, "the space"
     )
-    z = panel.kept(cached, lambda: run(model, model_input, find_groups(new, None), model.sfm, 64, False)[0])
+    z = panel.kept(cached, lambda: run(model, model_input, find_groups(new, None), None, 16, False)[0])
     names, labels = (part.obs["label"].to_numpy() for part in (reference, new))
     found = {}
     for told, own_mean in (("placed", False), ("placed, own mean", True)):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sccafm
-from sccafm.grn.edges import select_edges
+from sccafm.grn.edges import WEIGHT_BITS, select_edges
 from sccafm.grn.factors import pack_factors, unpack_factors
 
 CELLS = 13
@@ -93,9 +93,9 @@ def test_kept_edges_are_the_strongest_of_each_cell(grn, scores):
     for cell, expected in zip(grn.cells, without_self(scores, grn), strict=True):
         found = frame[frame["cell"] == cell]
         best = np.sort(expected.ravel())[::-1][:30]
-        np.testing.assert_allclose(found["weight"], best, atol=1e-6)
+        np.testing.assert_allclose(found["weight"], best, rtol=2.0**-WEIGHT_BITS, atol=1e-6)
         rows, columns = grn.regulators.get_indexer(found["source"]), grn.targets.get_indexer(found["target"])
-        np.testing.assert_allclose(expected[rows, columns], found["weight"], atol=1e-6)
+        np.testing.assert_allclose(expected[rows, columns], found["weight"], rtol=2.0**-WEIGHT_BITS, atol=1e-6)
 
 
 def test_frame_has_its_columns_and_types(grn):

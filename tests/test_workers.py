@@ -1,5 +1,6 @@
 """Parts computed by several processes: the same bytes for any number, and nothing lost with a killed one."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -10,11 +11,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from making import random_causal_efm
 
 import sccafm
 from sccafm.data.files import prepare_cells
 from sccafm.data.input import prepare
 from sccafm.data.joined import open_files
+from sccafm.embedding.parts import VectorInference
 from sccafm.grn.parts import EdgeInference, PartTask
 from sccafm.grn.storage import write_edges
 
@@ -168,7 +171,7 @@ def test_files_that_disagree_are_refused(infer, two_files, toy_adata, change, me
         ("nothing.h5ad", FileNotFoundError, "no file .*nothing.h5ad"),
         ("empty", FileNotFoundError, "holds no .h5ad file and no .zarr folder"),
         ("notes.txt", ValueError, "is no .h5ad file and no .zarr folder"),
-        ("torn.h5ad", ValueError, "torn.h5ad cannot be read as an AnnData"),
+        ("torn.h5ad", ValueError, "torn.h5ad is no readable h5ad file"),
     ],
 )
 def test_paths_that_hold_no_cells_are_said(infer, tmp_path, path, error, message):
@@ -304,3 +307,68 @@ def test_dask_computes_the_parts(infer, tmp_path):
     ):
         infer(tmp_path / "dask")
     assert contents(tmp_path / "dask") == contents(tmp_path / "one")
+
+
+# --- embeddings
+
+
+@pytest.fixture
+def embed(calibrated_model, toy_adata, monkeypatch):
+    monkeypatch.setattr("sccafm.embedding.embed.PART_CELLS", 6)
+    model = dataclasses.replace(calibrated_model, efm=random_causal_efm(calibrated_model.vocabulary.size))
+
+    def run(adata=None, **settings):
+        adata = toy_adata.copy() if adata is None else adata
+        return sccafm.embed(adata, model, progress=False, **{"groupby": "cell_type"} | settings)
+
+    return run
+
+
+def assert_same_vectors(found, expected):
+    pd.testing.assert_frame_equal(found.cells, expected.cells)
+    pd.testing.assert_frame_equal(found.zero_shot, expected.zero_shot)
+    np.testing.assert_array_equal(found.sums, expected.sums, strict=True)
+
+
+def test_embeddings_have_the_same_bits_for_any_number_of_workers(embed, infer, toy_adata, tmp_path):
+    expected = embed(n_jobs=1)
+    assert_same_vectors(embed(n_jobs=2), expected)
+    assert_same_vectors(embed(n_jobs=2, store=tmp_path / "vectors"), expected)
+    toy_adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert_same_vectors(embed(tmp_path / "cells.h5ad", n_jobs=2), expected)
+    grn = infer(n_jobs=1)
+    assert_same_vectors(embed(grn=grn, n_jobs=2), embed(grn=grn, n_jobs=1))
+
+
+def test_an_embedding_that_was_stopped_resumes_and_a_finished_one_is_read(embed, toy_adata, tmp_path, monkeypatch):
+    expected = embed(store=tmp_path / "whole")
+    computed, original = [], VectorInference.part
+
+    def part(self, number, *rest):
+        computed.append(number)
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return original(self, number, *rest)
+
+    monkeypatch.setattr(VectorInference, "part", part)
+    with pytest.raises(KeyboardInterrupt):
+        embed(store=tmp_path / "run")
+    assert_same_vectors(embed(store=tmp_path / "run"), expected)
+    assert computed == [0, 1, 2, 2, 3, 4]
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    data = toy_adata.copy()
+    assert_same_vectors(embed(data, store=tmp_path / "run"), expected)
+    assert len(computed) == 6
+    assert "X_sccafm" in data.obsm
+    with pytest.raises(ValueError, match="holds another embedding; give a new folder"):
+        embed(store=tmp_path / "run", anchor=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty and holds no embedding"):
+        embed(store=tmp_path / "other")
+
+
+def test_a_path_is_neither_adapted_to_nor_copied(embed, toy_adata, tmp_path):
+    toy_adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(ValueError, match="copy= and adapt= need an AnnData, not a path"):
+        embed(tmp_path / "cells.h5ad", copy=True)

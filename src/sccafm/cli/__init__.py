@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sccafm._parallel import WorkerError
 from sccafm.cli.inference import Demo, Embed, Infer, run_demo, run_embed, run_infer
 from sccafm.cli.results import (
     Compare,
@@ -25,7 +26,14 @@ from sccafm.cli.results import (
 
 __all__ = ["Compare", "Demo", "Embed", "Evaluate", "Infer", "Plot", "Rank", "Report", "main"]
 
-MISTAKES = (ValueError, KeyError, OSError, ImportError, FloatingPointError)  # messages of validation are for users
+MISTAKES = (
+    ValueError,
+    KeyError,
+    OSError,
+    ImportError,
+    FloatingPointError,
+    WorkerError,
+)  # messages of validation are for users
 
 
 class Command(NamedTuple):

@@ -22,15 +22,19 @@ class Demo:
 
 @dataclass(frozen=True)
 class Infer:
-    """Infer the network of every cell of an h5ad file, and write them to a folder.
+    """Infer the network of every cell of h5ad or zarr files, and write them to a folder.
 
     Example: sccafm infer --input cells.h5ad --out networks --groupby cell_type
     """
 
     input: Path
-    """h5ad file; read from disk as needed and not changed."""
+    """h5ad file, zarr folder, or a folder of them."""
     out: Path
     """New folder for the networks; an interrupted run resumes there."""
+    plan: bool = False
+    """Say what the run would read and take, and stop."""
+    n_jobs: int | None = None
+    """Processes; -1: one a core; absent: the fastest."""
     model: str | None = None
     """Model folder or hub repository; absent: the bundled model."""
     groupby: str | None = None
@@ -40,14 +44,14 @@ class Infer:
     always: tuple[str, ...] = ()
     """Regulators to read however few cells show them."""
     genes: Path | None = None
-    """Text file of the genes to read; absent: chosen by variation."""
+    """Text file of genes to read; absent: by variation."""
     n_top_genes: int | None = 2000
     """Most variable genes to read beside the regulators."""
     layer: str | None = None
     gene_key: str | None = None
     species: str | None = None
     platform_key: str | None = None
-    """Column of obs; absent: CELLxGENE's name, as for the next two."""
+    """Column of obs; absent: CELLxGENE's name."""
     tissue_key: str | None = None
     disease_key: str | None = None
     preprocess: str = "auto"
@@ -60,7 +64,7 @@ class Infer:
     null_cells: int = 32
     """Permuted cells that q-values compare with; 0: none."""
     neighbors: int = 0
-    """Read each cell as the mean of this many nearest cells; 0: as it is."""
+    """Read cells as means of so many nearest cells."""
     device: str = "auto"
 
 
@@ -165,12 +169,22 @@ def settings_of(options: Infer | Embed, names: tuple[str, ...]) -> dict:
 def run_infer(options: Infer) -> None:
     import sccafm
 
-    adata = read_cells(options.input, backed="r")
-    settings = settings_of(
-        options, ("regulators", "always", "top_k", "min_weight", "null_cells", "neighbors", "keep_factors")
+    names = (
+        "regulators",
+        "always",
+        "top_k",
+        "min_weight",
+        "null_cells",
+        "neighbors",
+        "keep_factors",
+        "n_jobs",
     )
+    settings = settings_of(options, names)
+    if options.plan:
+        print(sccafm.plan(options.input, options.model, store=options.out, **settings))
+        return
     with contextlib.redirect_stdout(sys.stderr):  # the receipt is progress, not the result
-        grn = sccafm.infer_grn(adata, options.model, store=options.out, **settings)
+        grn = sccafm.infer_grn(options.input, options.model, store=options.out, **settings)
     print(f"{grn}\nwritten to {options.out}; read it with sccafm.read_grn({str(options.out)!r})")
 
 

@@ -10,6 +10,7 @@ would be significant in a large enough group, and q-values of a rare and of a fr
 """
 
 import hashlib
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,14 +145,21 @@ def n_bins() -> int:
     return int((MOST - LEAST) * STEPS)
 
 
-def bins(scores: np.ndarray, mean: np.ndarray, scale: np.ndarray, self_edges: np.ndarray) -> np.ndarray:
-    """Bin of each pair's statistic ``(score - mean) * scale``, flat; self-edges fall into the lowest."""
-    statistic = (scores - mean).astype(np.float32, copy=False)
+def bins(
+    scores: np.ndarray, mean: np.ndarray, scale: np.ndarray, self_edges: np.ndarray, out: tuple | None = None
+) -> np.ndarray:
+    """Bin of each pair's statistic ``(score - mean) * scale``, flat; self-edges fall into the lowest.
+
+    `out` holds a float32 and an int64 array of the shape of the scores, to be written over.
+    """
+    statistic, found = out or (np.empty(scores.shape, np.float32), np.empty(scores.shape, np.int64))
+    np.subtract(scores, mean, out=statistic, casting="same_kind")
     statistic *= scale
     statistic -= np.float32(LEAST)
     statistic *= np.float32(STEPS)
     np.clip(statistic, 0, n_bins() - 1, out=statistic)
-    found = statistic.astype(np.int64).ravel()
+    np.copyto(found, statistic, casting="unsafe")
+    found = found.reshape(-1)
     found[self_edges] = 0
     return found
 
@@ -162,16 +170,24 @@ class CellTest:
     def __init__(self, null: NullDistribution, self_edges: np.ndarray):
         self.null, self.self_edges = null, self_edges
         self.scale = scale_of(null.sd, 1, null.n, damping(null.sd))
+        self._own = (
+            threading.local()
+        )  # arrays that every cell is computed in: new memory costs more than the arithmetic
+
+    def _bins(self, scores: np.ndarray) -> np.ndarray:
+        if not hasattr(self._own, "arrays"):
+            self._own.arrays = np.empty(scores.shape, np.float32), np.empty(scores.shape, np.int64)
+        return bins(scores, self.null.mean, self.scale, self.self_edges, self._own.arrays)
 
     def pvalues(self, scores: np.ndarray) -> np.ndarray:
         """T G; 1 for self-edges."""
-        p = self.null.tail[bins(scores, self.null.mean, self.scale, self.self_edges)]
+        p = self.null.tail[self._bins(scores)]
         p[self.self_edges] = 1
         return p.reshape(scores.shape)
 
     def qvalues(self, scores: np.ndarray, edge: np.ndarray) -> np.ndarray:
         """Of some flat positions, float32, rounded up (see QVALUES_A_DECADE)."""
-        where = bins(scores, self.null.mean, self.scale, self.self_edges)
+        where = self._bins(scores)
         counts = np.bincount(where, minlength=n_bins())
         counts[0] -= len(self.self_edges)
         rank = counts[::-1].cumsum()[::-1]

@@ -31,7 +31,8 @@ def find_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
     """
     named = [source] if isinstance(source, str | Path) else list(source)
     paths = []
-    for path in map(whole_path, named):
+    for name in named:
+        path = whole_path(name)
         if path.suffix not in SUFFIXES and path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
             if not inside:
@@ -39,7 +40,7 @@ def find_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
             paths += inside
             continue
         if not path.exists():
-            raise FileNotFoundError(f"no file {path}; give an .h5ad file or a .zarr folder, a list or a folder of them")
+            raise FileNotFoundError(f"no file {name}; give an .h5ad file or a .zarr folder, a list or a folder of them")
         if path.suffix not in SUFFIXES:
             raise ValueError(f"{path} is no .h5ad file and no .zarr folder; sccafm reads these two from a path")
         paths.append(path)
@@ -93,7 +94,7 @@ def open_cells(path: Path) -> AnnData:
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ValueError(f"{path} cannot be read as an AnnData: {reason}") from error
+        raise ValueError(f"{path} is no readable {path.suffix[1:]} file: {reason}") from error
 
 
 def place_of(values: object) -> tuple[Path, str] | None:

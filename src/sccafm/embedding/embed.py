@@ -1,37 +1,44 @@
 """embed: vectors of cells and genes that know the cell's graph. Cells are read block by block, like in `infer_grn`."""
 
 import dataclasses
+import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from sccafm._io import blocks, digest
+from sccafm._io import digest, disk_errors, whole_path
+from sccafm._parallel import check_jobs, choose_jobs
 from sccafm._settings import logger
 from sccafm._text import warn
 from sccafm._torch import plain_torch
+from sccafm.data.disk import is_path
+from sccafm.data.files import prepare_cells
 from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
-from sccafm.data.input import DEFAULTS, ModelInput, prepare
+from sccafm.data.handover import cells_of
+from sccafm.data.input import DEFAULTS, ModelInput
+from sccafm.data.joined import CellFiles, open_files
 from sccafm.data.options import InputOptions
-from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
 from sccafm.embedding.anchor import Anchor, check_anchor, fit_anchor
 from sccafm.embedding.harmony import check_harmony, corrected
-from sccafm.embedding.result import Embedding, cell_frame, static_frame
+from sccafm.embedding.parts import PART_CELLS, VectorInference, parts_of
+from sccafm.embedding.result import Embedding, cell_frame, read_embedding, static_frame
 from sccafm.grn.annotation import can_annotate, storable
+from sccafm.grn.estimate import Size, most_workers
 from sccafm.grn.grn import GRN
-from sccafm.grn.reuse import check_grn, check_same_values, stored_factors
+from sccafm.grn.reuse import check_grn, check_same_values
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_key, check_settings, forward_batch_size
 from sccafm.model.weights import module_hash
 from sccafm.nn import CausalEFM
-from sccafm.nn.ordering import regulatory_order, reordered
-from sccafm.types import Factors, Tokens
 
 
 @plain_torch()
@@ -52,6 +59,9 @@ def embed(
     batch_key: str | None = None,
     anchor: bool = True,
     harmony: bool = False,
+    store: str | Path | None = None,
+    n_jobs: int | None = None,
+    memory_limit: int | str | None = None,
     batch_size: int | str = "auto",
     device: str = "auto",
     key_added: str = "X_sccafm",
@@ -67,7 +77,8 @@ def embed(
     Parameters
     ----------
     adata
-        As in `sccafm.infer_grn`: counts or normalised values, human or mouse, in memory or backed.
+        As in `sccafm.infer_grn`: counts or normalised values, human or mouse, in memory, backed, or the path of one or several
+        files.
     model
         What `sccafm.load` returned, or takes; None: the model that ships with the library.
     grn
@@ -88,6 +99,11 @@ def embed(
     harmony
         Correct the anchored vectors by harmonypy instead (Korsunsky et al., Nature Methods 2019), with `batch_key` and the
         extra sccafm[harmony]. Nothing can be placed into such a space.
+    store
+        New folder that the embedding is written to, as by `Embedding.write`. An interrupted run resumes there after the chunks of
+        500 cells that are finished, and a finished one is read and not computed again.
+    n_jobs, memory_limit
+        As in `sccafm.infer_grn`: processes that compute the module's vectors; the results have the same bits for any number.
     batch_size
         Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
         answer does not depend on the batch.
@@ -129,12 +145,18 @@ def embed(
     )
     check_settings(batch_size, options)
     check_key(key_added)
+    check_jobs(n_jobs)
     adapt = read_adapt(adapt)
     if harmony:
         check_harmony(batch_key, anchor)
     model = with_module(as_model(model, device))
+    named = is_path(adata)
+    if named and (copy or adapt is not None):
+        raise ValueError("copy= and adapt= need an AnnData, not a path: sccafm.embed(anndata.read_h5ad(path), ...)")
+    source = open_files(adata) if named else adata
+    adata = annotated_by(source)
     check_grn(adata, grn, model, genes)
-    model_input = prepare(adata, model, options.of_networks(grn))
+    model_input = prepare_cells(source, model, options.of_networks(grn))
     if grn is not None:
         check_same_values(grn, model_input)
     groups = find_groups(adata, groupby)
@@ -147,13 +169,64 @@ def embed(
     if adapt is not None:
         efm, record = adapt_efm(model, model_input, adapt, batches, progress)
         model, settings["adapt"] = dataclasses.replace(model, efm=efm), dataclasses.asdict(adapt) | record
-    graph = model.sfm if grn is None else lambda tokens, start, stop: stored_factors(grn, model_input, start, stop)
-    zero_shot, sums = run(model, model_input, groups, graph, forward_batch_size(batch_size, model), progress)
+    run_card = {"groups": digest(*groups.astype(str)), "batches": digest(*([] if batches is None else batches))}
+    run_card |= settings | {"anchor": anchor, "grn": grn is not None}
+    mark = run_mark(model, model_input, run_card)
+    if store is not None and is_finished(store, mark):
+        found = dataclasses.replace(read_embedding(store), model=model)
+        return found if named else annotated(adata, found, model_input, key_added, copy)
+    size = forward_batch_size(batch_size, model)
+    work = None if store is None else new_work(store)
+    zero_shot, sums = run(model, model_input, groups, grn, size, progress, n_jobs, memory_limit, work, mark)
     space, cells = fit_anchor(model_input, zero_shot, batches, corrects=not harmony) if anchor else (None, zero_shot)
     if harmony:
         cells = corrected(cells, batches)
     embedding = assemble(model, model_input, groups, zero_shot, cells, sums, space, settings)
-    return annotated(adata, embedding, model_input, key_added, copy)
+    if store is not None:
+        embedding.params["run"] = mark
+        with disk_errors(work.parent):
+            embedding.write_files(work.parent)
+            shutil.rmtree(work)
+    return embedding if named else annotated(adata, embedding, model_input, key_added, copy)
+
+
+def annotated_by(source):
+    """What holds the annotation of cells."""
+    return source.adata if isinstance(source, CellFiles) else source
+
+
+def run_mark(model: Model, model_input: ModelInput, card: dict) -> str:
+    """Tells one run from another: a store takes parts of one run only."""
+    read = (model_input.gene_ids.tobytes(), model_input.is_tf.tobytes(), model_input.conditions.tobytes())
+    cells = digest(*model_input.matrix.obs_names)
+    return digest(
+        model.weights_hash,
+        module_hash(model.efm),
+        model_input.digest,
+        cells,
+        *read,
+        json.dumps(card, sort_keys=True, default=str),
+    )
+
+
+def is_finished(store: str | Path, mark: str) -> bool:
+    """Whether a folder holds the embedding of this run; ValueError for one that holds another."""
+    path = whole_path(store) / "embedding.json"
+    if not path.exists():
+        return False
+    if json.loads(path.read_text())["params"].get("run") != mark:
+        raise ValueError(f"store={str(store)!r} holds another embedding; give a new folder, or remove this one")
+    return True
+
+
+def new_work(store: str | Path) -> Path:
+    """Where the parts of a run are left until all are there."""
+    folder = whole_path(store)
+    if folder.exists() and (not folder.is_dir() or any(path.name != "work" for path in folder.iterdir())):
+        raise ValueError(f"store={str(store)!r} is not empty and holds no embedding; give a new folder")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder / "work"
 
 
 def assemble(
@@ -193,52 +266,38 @@ def with_module(model: Model) -> Model:
 
 
 def run(
-    model: Model, model_input: ModelInput, groups: pd.Series, graph, batch_size: int, progress: bool
+    model: Model,
+    model_input: ModelInput,
+    groups: pd.Series,
+    grn: GRN | None,
+    batch_size: int,
+    progress: bool,
+    n_jobs: int | None = 1,
+    memory_limit: int | str | None = None,
+    work: Path | None = None,
+    mark: str = "",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of all cells, and sums of the genes' over each group's: one cell is added at a time, in their order."""
-    n, codes = len(model_input.matrix.obs_names), groups.cat.codes.to_numpy()
-    cells, sums = [], np.zeros((len(groups.cat.categories), len(model_input.names), len(gene_columns(model))))
-    with tqdm(total=n, desc="sccafm embed", unit="cell", disable=not progress) as bar:
-        for start, stop in blocks(n, batch_size):
-            values = model_input.matrix.read(start, stop, model_input.columns)
-            tokens = tokenize(values, model_input.gene_ids, model_input.is_tf, model_input.conditions[start:stop])
-            found = embed_tokens(model, tokens, graph, start)
-            cells.append(found[0])
-            for i, vectors in enumerate(found[1]):
-                sums[codes[start + i]] += vectors
-            bar.update(stop - start)
+    """Vectors of all cells, and sums of the genes' over each group's: parts are added in their order."""
+    factors, codes = None if grn is None else grn.arrays, groups.cat.codes.to_numpy()
+    inference = VectorInference(model.sfm, model.efm, cells_of(model_input), codes, factors, batch_size, PART_CELLS)
+    n, names = len(codes), groups.cat.categories
+    size = Size(n, len(model_input.names), int(model_input.is_tf.sum()), len(names), 0, False, 0, model.sfm.config)
+    is_cpu = model.device.type == "cpu"
+    jobs = choose_jobs(
+        n_jobs,
+        -(-n // PART_CELLS),
+        PART_CELLS * size.cell_seconds() if is_cpu else 0.0,
+        most_workers(size, memory_limit),
+    )
+    cells, sums = [], np.zeros((len(names), len(model_input.names), len(gene_columns(model))))
+    with tqdm(total=n, desc="sccafm embed", unit="cell", disable=not progress) as bar, ExitStack() as stack:
+        if work is None and jobs:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sccafm-"))) / "work"
+        for part in parts_of(inference, jobs, work, mark, bar):
+            cells.append(part["cells"])
+            for place, group in enumerate(part["groups"]):
+                sums[group] += part["sums"][place]
     return np.concatenate(cells), sums
-
-
-@torch.inference_mode()
-def embed_tokens(model: Model, tokens: Tokens, graph, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of cells, C D, and of their genes, C G D."""
-    step = 1 if model.device.type == "cpu" else len(tokens)
-    cells, genes = [], []
-    for first in range(0, len(tokens), step):
-        part = tokens[first : first + step].to(model.device)
-        whole = graph(part) if graph is model.sfm else graph(part, start + first, start + first + len(part))
-        found = pass_cells(model.efm, part, whole.to(model.device))
-        for many, tensor in zip((cells, genes), found, strict=True):
-            many.append(tensor.float().cpu().numpy())
-    return np.concatenate(cells), np.concatenate(genes)
-
-
-def pass_cells(efm, tokens: Tokens, factors: Factors) -> tuple[Tensor, Tensor]:
-    """One pass of either kind of module: cells C D, genes C G D."""
-    if isinstance(efm, CausalEFM):
-        found = efm(tokens, factors)
-        heads = efm.source_head(found.genes), efm.target_head(found.genes)
-        return found.cells, torch.cat((found.genes, *heads), -1)
-    order = regulatory_order(factors, tokens)
-    hidden = efm(reordered(tokens, order))[:, 1:]
-    back = torch.empty_like(hidden).scatter(1, order.positions[..., None].expand_as(hidden), hidden)
-    # The published cell token sees nothing but the conditions and the values' distribution: shuffle a cell's values among
-    # its genes, and it stays. What its genes' states say is pooled instead, over those that are expressed.
-    informative = (tokens.expression > 0) & tokens.is_gene
-    informative = torch.where(informative.any(1, keepdim=True), informative, tokens.is_gene)
-    share = informative / informative.sum(1, keepdim=True)
-    return torch.einsum("cg,cgd->cd", share, back), back
 
 
 def find_batches(adata, batch_key: str | None, is_used: bool) -> np.ndarray | None:

@@ -69,7 +69,7 @@ def place(
     if progress:
         logger.info(model_input.receipt)
     groups = find_groups(adata, None)
-    zero_shot, sums = run(model, model_input, groups, model.sfm, forward_batch_size(batch_size, model), progress)
+    zero_shot, sums = run(model, model_input, groups, None, forward_batch_size(batch_size, model), progress)
     cells = anchor.place(model_input, zero_shot, own_mean)
     settings = {key: embedding.params[key] for key in ("adapt", "batch_key", "harmony")}
     placed = assemble(model, model_input, groups, zero_shot, cells, sums, anchor, settings | {"own_mean": own_mean})

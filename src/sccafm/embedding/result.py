@@ -120,6 +120,11 @@ class Embedding:
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that is new or empty: parquet, safetensors, JSON. `sccafm.read_embedding` reads it."""
         folder = new_folder(folder)
+        self.write_files(folder)
+        return folder
+
+    def write_files(self, folder: Path) -> None:
+        """The same into a folder that exists; embedding.json is written last."""
         arrays = {
             "zero_shot": self.zero_shot.to_numpy(),
             "gene_sums": self.sums,
@@ -134,7 +139,6 @@ class Embedding:
         write_whole(folder / "vectors.safetensors", lambda p: save_file(arrays, p))
         header = {"format": FORMAT, "groupby": self.groups.name, "columns": list(self.columns), "params": self.params}
         write_whole(folder / "embedding.json", lambda p: p.write_text(json.dumps(header, indent=1) + "\n"))
-        return folder
 
 
 def read_embedding(folder: str | Path) -> Embedding:

@@ -17,6 +17,7 @@ from sccafm.confidence.calibration import confidence_of, expression_rank, row_qu
 from sccafm.confidence.permutation import benjamini_hochberg, group_pvalues
 from sccafm.data.groups import ALL, group_cells, labels_of
 from sccafm.grn.context_views import ContextViews
+from sccafm.grn.edge_views import EdgeViews
 from sccafm.grn.exports import Exports
 from sccafm.grn.methods import methods_text
 from sccafm.grn.networks import Network, from_edges, from_pyscenic
@@ -28,7 +29,7 @@ VALUES = ("weight", "confidence", "binding", "response")  # of `GRN.matrix`
 
 
 @dataclass(frozen=True, eq=False)
-class GRN(ContextViews, Exports):
+class GRN(EdgeViews, ContextViews, Exports):
     """Per-cell gene regulatory networks of one data set.
 
     Made by `sccafm.infer_grn` and `sccafm.read_grn`. ``len(grn)`` is the number of cells; ``grn["cell name"]`` is the
@@ -108,76 +109,12 @@ class GRN(ContextViews, Exports):
     def regulators(self) -> pd.Index:
         return self.genes.index[self.genes["is_tf"].to_numpy()]
 
-    def __getitem__(self, cell: str) -> pd.DataFrame:
-        return self.to_frame([cell]).drop(columns="cell").reset_index(drop=True)
-
     def __contains__(self, cell: object) -> bool:
         return cell in self.cells
 
     def __iter__(self) -> Iterator[str]:
         """Names of the cells."""
         return iter(self.cells)
-
-    def to_frame(self, cells: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """Kept edges as a long table, the strongest of a cell first.
-
-        Parameters
-        ----------
-        cells
-            One cell's name or several; None: all of them.
-
-        Returns
-        -------
-        DataFrame with the columns
-
-        - cell, source, target: categorical, unique together;
-        - weight: float32, 0 to 1, the score;
-        - confidence: float32, calibrated probability that the edge is real; NaN for a model without calibration;
-        - sign: int8, +1 activates, -1 represses, 0 abstains; of the pair in this data set, not of the cell;
-        - qvalue: float32, false discovery rate at which the cell's score exceeds those in permuted cells of the data
-          set; NaN where ``null_cells=0``;
-        - binding, response: float32, calibrated probabilities that the regulator binds near the gene, and that the gene
-          responds to a change of the regulator; of the pair, whatever the cell (`sccafm.reference.regulation`);
-        - in_prior: bool, the prior network holds the edge; prior_sources: categorical, the collections that name it.
-
-        Raises
-        ------
-        KeyError
-            A cell is not in this GRN.
-        """
-        names = [cells] if isinstance(cells, str) else cells
-        positions = np.arange(len(self)) if names is None else self._positions(names)
-        found = self.edges.of(positions)
-        order = np.lexsort((found.edge, -found.weight, np.repeat(*self._ranks(found))))
-        source, target = np.divmod(found.edge[order], len(self.targets))
-        return pd.DataFrame(
-            {
-                "cell": pd.Categorical.from_codes(found.cell[order], self.cells),
-                "source": pd.Categorical.from_codes(self._regulator_positions[source], self.targets),
-                "target": pd.Categorical.from_codes(target, self.targets),
-                "weight": found.weight[order],
-                "confidence": found.confidence[order],
-                "sign": self.pairs.sign.ravel()[found.edge[order]],
-                "qvalue": found.qvalue[order],
-            }
-            | self.pairs.columns(found.edge[order])
-        )
-
-    @staticmethod
-    def _ranks(found: CellEdges) -> tuple[np.ndarray, np.ndarray]:
-        """Rank of each run of one cell, and the run's length: cells stay in the order they were asked for."""
-        starts = np.flatnonzero(np.append(True, np.diff(found.cell) != 0)) if len(found) else np.zeros(0, int)
-        return np.arange(len(starts)), np.diff(np.append(starts, len(found)))
-
-    def _positions(self, names: Iterable[str]) -> np.ndarray:
-        names = list(names)
-        positions = self.cells.get_indexer(names)
-        if (positions < 0).any():
-            missing = [name for name, p in zip(names, positions, strict=True) if p < 0]
-            raise KeyError(
-                f"{len(missing)} cells are not in this GRN, first {missing[0]!r}; cells look like {self.cells[0]!r}"
-            )
-        return positions
 
     def matrix(
         self, group: object = None, value: Literal["weight", "confidence", "binding", "response"] = "weight"

@@ -131,13 +131,13 @@ class EdgeInference:
             sums["expression"][places[i]] += values[i]
             self._add_tested(start + i, scores, sums)
             edges.append(self._edges(start + i, scores, values[i]))
-            strengths.append(scores.sum(1, dtype=np.float64))  # self-edges are 0 by now
+            strengths.append(scores.sum(1))  # self-edges are 0 by now
         u, v = u.cpu().numpy(), v.cpu().numpy()
         for i in range(stop - start):  # one by one: the sums are then the same for every batch size
             sums["u"] += u[i]
             sums["v"] += v[i]
         arrays = {"context": context.cpu().numpy(), "summary": summary.cpu().numpy()}
-        arrays["strengths"] = np.stack(strengths).astype(np.float32)  # C T
+        arrays["strengths"] = np.stack(strengths)  # C T
         arrays["regulator_expression"] = values[:, cells.is_tf]  # C T
         if self.calibration is not None:
             seen = (values, cells.gene_ids, cells.species)

@@ -163,6 +163,7 @@ def no_sums(run: Run) -> dict[str, np.ndarray]:
 
 def run_to_memory(run: Run, progress: bool) -> tuple[GRN, np.ndarray]:
     """All parts, and the cells without a count in the genes that were read."""
+    warn_before(run.size, None)
     grn, sums, parts = run.grn, no_sums(run), []
     numbers = range(n_parts(len(grn)))
     jobs = jobs_of(run, len(numbers), None)

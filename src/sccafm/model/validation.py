@@ -54,4 +54,4 @@ def as_model(model: Model | str | Path | None, device: str) -> Model:
 def forward_batch_size(batch_size: int | str, model: Model) -> int:
     if batch_size != "auto":
         return int(batch_size)
-    return 64 if model.device.type == "cpu" else 32
+    return 16 if model.device.type == "cpu" else 32

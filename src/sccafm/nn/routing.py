@@ -21,7 +21,13 @@ class BalancedGating(nn.Module):
             return torch.zeros_like(logits)
         if self.k >= logits.shape[-1]:
             return torch.softmax(logits / self.temperature, -1)
-        chosen = (logits - self.beta_qb.to(logits.dtype)).topk(self.k, -1).indices
+        ranked = logits - self.beta_qb.to(logits.dtype)
+        if ranked.device.type == "cpu" and ranked.dtype == torch.float32 and not torch.is_grad_enabled():
+            cut, is_tied = kth_of_rows(ranked, self.k)
+            if not is_tied:
+                others = (ranked < cut).to(ranked.dtype) * torch.finfo(ranked.dtype).min
+                return torch.softmax(logits / self.temperature + others, -1)
+        chosen = ranked.topk(self.k, -1).indices
         weights = torch.softmax(logits.gather(-1, chosen) / self.temperature, -1)
         return torch.zeros_like(logits).scatter(-1, chosen, weights)
 
@@ -29,6 +35,19 @@ class BalancedGating(nn.Module):
     def update(self, beta: Tensor) -> None:
         """Move towards the balanced offset that one optimiser step's tokens asked for."""
         self.beta_qb.lerp_(beta.to(self.beta_qb), self.momentum)
+
+
+def kth_of_rows(x: Tensor, k: int) -> tuple[Tensor, bool]:
+    """The k-th largest entry of each row (N 1), and whether a further entry of some row equals it.
+
+    NumPy selects several times as fast as `torch.topk` on a CPU.
+    """
+    place = x.shape[-1] - k
+    parted = x.numpy(force=True).copy()
+    parted.partition(place, axis=-1)
+    parted = torch.from_numpy(parted)
+    cut = parted[:, place : place + 1]
+    return cut, bool((parted[:, :place].amax(-1, keepdim=True) == cut).any())
 
 
 @torch.no_grad()
