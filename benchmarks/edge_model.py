@@ -21,7 +21,7 @@ import pandas as pd
 import sccafm
 from sccafm.evaluate.markdown import markdown_table
 from sccafm.model.weights import read_tensors
-from sccafm.reference.regulation import QUESTIONS
+from sccafm.reference.regulation import OWN_QUESTION, QUESTIONS
 from sccafm.train.config import TrainSFM
 from sccafm.train.corpus import Corpus
 from sccafm.train.edge_evidence import EdgeEvidence
@@ -57,7 +57,8 @@ BLOCKS = {  # features taken away
 }
 
 
-def judge(vectors, truths: dict, model: sccafm.Model, known: pd.DataFrame) -> dict[str, float]:
+def judge(vectors, truths: dict, model: sccafm.Model, known: pd.DataFrame, joined: bool = False) -> dict[str, float]:
+    """Swap test by the question of each truth's kind, or (`joined`) with the other question's products beside, as releases read them."""
     found = {}
     for name, truth in truths.items():
         lookup = {str(g): model.vocabulary.token_of_symbol(str(g).upper()) for g in {*truth.regulators, *truth.targets}}
@@ -66,7 +67,10 @@ def judge(vectors, truths: dict, model: sccafm.Model, known: pd.DataFrame) -> di
         ends = (np.array([lookup[x] for x in names]) for names in (regulators, targets))
         rows, columns = ends
         questions = range(len(QUESTIONS)) if truth.kind == "curated" else [QUESTIONS.index(truth.kind)]
-        product = sum(vectors.product(q, rows, columns) for q in questions)
+        products = [vectors.product(q, rows, columns) for q in (range(len(QUESTIONS)) if joined else questions)]
+        own = OWN_QUESTION.get(truth.kind, 1.0)
+        weight = [own if name == truth.kind else 1.0 for name in QUESTIONS]
+        product = sum(w * p / p.std() for w, p in zip(weight, products, strict=True)) if joined else sum(products)
         scores = pd.DataFrame(product, index=regulators, columns=targets)
         found[name] = truth.swap(scores, known, scale="identity", n_bootstrap=0).value
     return found
@@ -97,6 +101,8 @@ def main() -> None:
             shown = dataclasses.replace(evidence, blocks=blocks)
         vectors = train_edge_model(shown, function, profiles, SETTINGS.get(name, WHOLE), split, progress=False)
         rows[name] = judge(vectors, truths, model, known)
+        if SETTINGS.get(name) == EdgeModelConfig():
+            rows[f"{name}, with the other question"] = judge(vectors, truths, model, known, joined=True)
         print(name, {k: round(v, 3) for k, v in rows[name].items()}, flush=True)
         path.write_text(json.dumps(rows, indent=1) + "\n")
     write(options.out, rows, truths)

@@ -57,14 +57,14 @@ def test_evidence_equals_the_loop(reference_data):  # noqa: F811
     assert found.shape == (2, 3, 10)
     w = evidence.weights
     bound, responds = (plain_standard(table[genes].tolist()) for table in (evidence.bound, evidence.responds))
-    degree, fit = plain_standard(evidence.degree[regulators].tolist()), plain_fit(evidence, regulators, genes)
+    fit = plain_fit(evidence, regulators, genes)
     for c in range(2):
         lively, acting = plain_standard(activity[c].tolist()), plain_standard(activity[c, :3].tolist())
         for i in range(3):
             for j in range(10):
                 known = float(evidence.known(regulators[i : i + 1], genes[j : j + 1]))
                 target = w.activity * lively[j] + w.bound * bound[j] + w.responds * responds[j]
-                regulator = w.degree * degree[i] + w.regulator_activity * acting[i]
+                regulator = w.regulator_activity * acting[i]
                 pair = w.pair * fit[i][j] + w.known * known * math.sqrt(float(activity[c, i] * activity[c, j]))
                 pair += w.coactivity * lively[i] * lively[j]
                 assert float(found[c, i, j]) == pytest.approx(target + regulator + pair, abs=1e-4)

@@ -227,3 +227,9 @@ def test_gap_of_states_sees_only_what_differs_between_cells():
     shared = scores * (3 * uniform(1, 4, 6, seed=2)).exp()  # the same for all cells
     assert float(state_gap(evidence, shared, 0.0)) == pytest.approx(float(state_gap(evidence, scores, 0.0)), rel=1e-4)
     assert float(state_gap(evidence[:1], scores[:1])) == 0  # one cell differs from nothing
+
+
+def test_gap_of_states_reaches_scores_of_the_usual_size():
+    evidence = 4 * uniform(3, 4, 6) - 2
+    usual = 1e-5 * evidence.exp()  # a cell has about 100,000 pairs
+    assert float(state_gap(evidence, usual)) < 0.01 * float(state_gap(evidence, torch.full_like(usual, 1e-5)))

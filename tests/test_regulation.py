@@ -23,11 +23,14 @@ def test_a_probability_is_the_logistic_of_pair_prior_and_popularity(question):
     regulation = random_regulation(20)
     regulators, targets, known = np.array([3, 7]), np.array([4, 7, 12]), np.array([[1, 0, 0], [0, 0, 1]], bool)
     found = regulation.probability(question, regulators, targets, known)
-    q, fitted = QUESTIONS.index(question), regulation.maps[question]
+    fitted = regulation.maps[question]
     for a, i in enumerate(regulators):
         for b, j in enumerate(targets):
+            own = {"binding": 2.0, "response": 1.0}[question]
             product = sum(
-                float(x) * float(y) for x, y in zip(regulation.source[q, i], regulation.target[q, j], strict=True)
+                (own if name == question else 1.0) / (own**2 + 1) ** 0.5 * float(x) * float(y)
+                for q, name in enumerate(QUESTIONS)
+                for x, y in zip(regulation.source[q, i], regulation.target[q, j], strict=True)
             )
             terms = [
                 product,

@@ -17,11 +17,11 @@ class LossWeights:
     """Divergence of a cell's scores over all pairs from the evidence."""
     regulator: float = 1.0
     """The same within each regulator, every regulator counting alike."""
-    pair: float = 0.1
+    pair: float = 0.3
     """Mean squared gap between log scores and evidence, both without the levels of regulators and targets."""
-    state: float = 0.3
+    state: float = 0.5
     """Mean squared gap between what makes a cell differ from the others of its batch, in log scores and in the evidence."""
-    context: float = 1.5
+    context: float = 2.5
     """Divergence of a cell's context from the programmes of the corpus that it belongs to; with init, from its context
     under the model to start from (see hold_contexts)."""
     prior: float = 0.02
@@ -40,20 +40,18 @@ class EvidenceWeights:
 
     pair: float = 2.0
     """The edge model says that the target is one of this regulator's own, whatever the popularity of either."""
-    known: float = 2.5
+    known: float = 1.5
     """The prior holds the edge and both ends are active."""
-    coactivity: float = 0.3
+    coactivity: float = 0.8
     """Both ends stand above, or both below, their usual level."""
-    activity: float = 0.8
+    activity: float = 1.3
     """The target stands above its usual level."""
-    bound: float = 0.5
+    bound: float = 0.4
     """The target is bound by many regulators: popularity in binding."""
-    responds: float = 0.5
+    responds: float = 0.4
     """The target varies between cell states and has many known regulators: popularity in response."""
-    regulator_activity: float = 1.2
+    regulator_activity: float = 1.7
     """The regulator stands above its usual level."""
-    degree: float = 0.3
-    """The regulator has many targets in the prior."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ regulators or the pairs that are shown together::
 
     e_cij =  pair:       a fit_ij + b known_ij sqrt(active_ci active_cj) + c activity_ci activity_cj
           +  target:     d activity_cj + e bound_j + f responds_j
-          +  regulator:  g activity_ci + h degree_i
+          +  regulator:  g activity_ci
 
 The pair term leads. ``fit`` is what the edge model says of the pair (`sccafm.reference.regulation`): the sum of its two questions, with
 the levels of regulators and targets taken away, so that popularity can't hide in it. What depends on the cell is relative:
@@ -37,7 +37,7 @@ class Evidence(nn.Module):
     weights
         What each term counts.
     reference_data
-        For the prior: edges, degrees.
+        For the prior.
     regulation
         What the edge model says.
     """
@@ -52,7 +52,6 @@ class Evidence(nn.Module):
         order = keys.argsort()
         self._keep("keys", keys[order])
         self._keep("strength", strength.float().clamp(0, 0.99)[order])
-        self._keep("degree", torch.bincount(source, minlength=self.size).float().log1p())
         popularity = regulation.popularity
         self._keep("bound", torch.from_numpy(popularity["chip_breadth"]))
         self._keep("responds", torch.from_numpy(popularity["variability"] + popularity["in_degree"]))
@@ -96,11 +95,9 @@ class Evidence(nn.Module):
         """
         w = self.weights
         lively = standardised(activity)
-        bound, responds, degree = (
-            standardised(table[None]) for table in (self.bound[genes], self.responds[genes], self.degree[regulators])
-        )
+        bound, responds = (standardised(table[None]) for table in (self.bound[genes], self.responds[genes]))
         target = w.activity * lively + w.bound * bound + w.responds * responds
-        regulator = w.regulator_activity * standardised(activity[:, regulator_mask]) + w.degree * degree
+        regulator = w.regulator_activity * standardised(activity[:, regulator_mask])
         pair = w.pair * self.fit(regulators, genes)
         pair = (
             pair
