@@ -157,7 +157,8 @@ def null_rows(data: Path, model: sccafm.Model, n_cells: int) -> list[dict]:
             grn = sccafm.infer_grn(adata, model, groupby="part", n_top_genes=1000, progress=False)
             pairs = grn.pairs
             null = (pairs.null_mean, pairs.null_sd, pairs.n_null, grn.sums["null_tail"])
-            p = group_pvalues(grn.matrix("judged").to_numpy(), int(chosen.sum()), *null)
+            row, n = grn.groups.cat.categories.get_loc("judged"), grn.sums["n_tested"]
+            p = group_pvalues(grn.sums["tested"][row] / n[row], n[row], *null)
             q = grn.qvalues("judged").to_numpy()
             cell = grn.to_frame()["qvalue"]
             rows.append(
