@@ -1,6 +1,6 @@
 """The selection panel: which design of embedding is better, on studies of the training corpus.
 
-    python benchmarks/embedding_panel.py --corpus FOLDER --cache FOLDER [--cells 1000] [--parts within across ...]
+    python benchmarks/embedding_panel.py --corpus FOLDER --cache FOLDER [--cells 500] [--parts within across ...]
 
 Writes the section "The selection panel" of docs/embedding.md. Vectors of the embedding module are kept in the cache, so that
 designs of anchoring are compared in minutes. Tasks are in `embedding_tasks.py`.
@@ -16,6 +16,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from embedding import joined, page, table
+from embedding_adapting import TEXT as ADAPTING
+from embedding_adapting import judge_adapting
+from embedding_batches import corrections, mixing
 from embedding_spaces import ZERO_SHOT, Task, across, centred, clusters, designs, harmony, named_by, spaces, within
 from embedding_tasks import MEETINGS, STUDIES, Meeting, common_cells, drawn, file_cells, file_label, named, without_rare
 
@@ -25,12 +28,12 @@ from sccafm.data.groups import find_groups
 from sccafm.data.input import read
 from sccafm.data.narrowing import narrowed
 from sccafm.data.options import InputOptions
-from sccafm.embedding.anchor import fit_anchor, unit
+from sccafm.embedding.anchor import fit_anchor
 from sccafm.embedding.embed import run
 from sccafm.model.weights import module_hash
 
 ROOT = Path(__file__).parents[1]
-SPECIES_CELLS = 400  # that are placed into the space of another species
+SPECIES_CELLS = 200  # that are placed into the space of another species
 
 
 # --- cells, and their vectors of the module
@@ -41,7 +44,8 @@ class Panel:
 
     def __init__(self, corpus: Path, cache: Path, n: int, model: sccafm.Model, only_cached: bool = False):
         self.corpus, self.n, self.model = corpus, n, model
-        self.cache, self.module, self.only_cached = cache, module_hash(model.efm)[:12], only_cached
+        self.cache, self.only_cached = cache, only_cached
+        self.module = f"{model.weights_hash[:12]}-{module_hash(model.efm)[:12]}"
         self.folder = self._folder(n)
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -64,7 +68,7 @@ class Panel:
 
     def embedded(self, name: str) -> ad.AnnData:
         """Cells with the module's vectors; of a larger number in the cache as many are drawn."""
-        of_each = self.n // 2 if name in MEETINGS else self.n
+        of_each = self.n // len(MEETINGS[name].files) if name in MEETINGS else self.n
         path = self._stored(name)
         if path is None:
             meeting = MEETINGS.get(name)
@@ -238,36 +242,17 @@ def judge_designs(panel: Panel, names: list[str] | None) -> dict:
     return {"rows": rows}
 
 
-def judge_components(panel: Panel, names: list[str] | None) -> dict:
-    """The data set's own components alone, which need no embedding: on the whole panel."""
+def judge_batches(panel: Panel, names: list[str] | None) -> dict:
+    """Ways to correct for batches."""
     rows = []
-    for name, study in STUDIES.items():
-        if names is None or name in names:
-            adata = named(file_cells(panel.corpus, study.file, panel.n), study.label)
-            task = panel.task(name, adata)
-            rows += of_components(task, "within", lambda x, task=task: within(x, task.labels)["balanced accuracy"])
-    for name, meeting in MEETINGS.items():
-        if meeting.across != "species" and (names is None or name in names):
-            if is_common(meeting):
-                adata = common_cells(panel.corpus, meeting, panel.n // 2)
-            else:
-                adata = file_cells(panel.corpus, meeting.files[0], panel.n)
-                adata.obs["batch"] = adata.obs[meeting.batch].astype(str)
-            task = panel.task(name, adata)
-            rows += of_components(task, "across", lambda x, task=task: across(x, task.labels, task.batches))
+    for _, task in panel.meetings(names):
+        for design, x in corrections(task).items():
+            x = x.astype(float)
+            scores = {"balanced accuracy": across(x, task.labels, task.batches)} | clusters(x, task.labels)
+            scores["mixing"] = mixing(x, task.labels, task.batches)
+            rows.append({"task": task.name, "design": design} | scores)
+        print(task.name, flush=True)
     return {"rows": rows}
-
-
-def of_components(task: Task, kind: str, judge: Callable[[np.ndarray], float]) -> list[dict]:
-    pca = centred(evaluate.hvg_pca(task.adata, batch_key=None if task.batches is None else "batch"), task.batches)
-    no_module = np.zeros((len(task.labels), 1))
-    found = {
-        "HVG-PCA": pca,
-        "HVG-PCA, unit length": unit(pca),
-        "own components": fit_anchor(task.model_input, no_module, task.batches)[1],
-    }
-    print(task.name, flush=True)
-    return [{"task": task.name, "kind": kind, "method": m, "balanced accuracy": judge(x)} for m, x in found.items()]
 
 
 # --- the section
@@ -291,10 +276,12 @@ def wide(rows: list[dict], by: list[str], column: str = "method", value: str = "
     return pd.concat([shown, mean]).reset_index()
 
 
-def gap(rows: list[dict], by: str, one: str, other: str) -> str:
-    shown = pd.DataFrame(rows).pivot(index=by, columns="method", values="balanced accuracy")
+def gap(rows: list[dict], by: str, one: str, other: str, value: str = "balanced accuracy") -> str:
+    shown = pd.DataFrame(rows).pivot(index=by, columns="method", values=value)
     gaps = shown[one] - shown[other]
-    return f"{one} beside {other}: {gaps.mean():+.3f} on the mean, {gaps.min():+.3f} at worst ({gaps.idxmin()})."
+    return (
+        f"{value}, {one} beside {other}: {gaps.mean():+.3f} on the mean, {gaps.min():+.3f} at worst ({gaps.idxmin()})."
+    )
 
 
 def section(kept: dict) -> list[str]:
@@ -311,6 +298,12 @@ def section(kept: dict) -> list[str]:
             "Balanced accuracy of kNN, by study:",
             table(wide(rows, ["study"])),
         ]
+        for measure in ("NMI", "ARI"):
+            text += [
+                gap(rows, "study", "anchored", "HVG-PCA", measure),
+                f"{measure} of Leiden clusters, by study:",
+                table(wide(rows, ["study"], value=measure)),
+            ]
         text += ["What the studies are:", table(studies)]
     if rows := kept.get("across", {}).get("rows"):
         text += ["### Between donors, technologies and studies", ACROSS, table(wide(rows, ["meeting", "across"]))]
@@ -323,13 +316,16 @@ def section(kept: dict) -> list[str]:
         text += ["### New cells in a stored space", PLACE, table(wide(rows, ["meeting", "across"]))]
     if rows := kept.get("species", {}).get("rows"):
         text += ["### Between human and mouse", SPECIES, table(wide(rows, ["meeting", "direction"]))]
-    if rows := kept.get("components", {}).get("rows"):
-        text += ["### The data set's own components alone", COMPONENTS, table(wide(rows, ["task", "kind"]))]
-        for kind in ("within", "across"):
-            text.append(f"{kind}: {gap([r for r in rows if r['kind'] == kind], 'task', 'own components', 'HVG-PCA')}")
     if rows := kept.get("designs", {}).get("rows"):
         shown = pd.DataFrame(rows).groupby(["design", "kind"], sort=False)["balanced accuracy"].mean().unstack()
         text += ["### Designs of anchoring", DESIGNS, table(shown[["within", "across"]].reset_index())]
+    if rows := kept.get("batches", {}).get("rows"):
+        measures = ["balanced accuracy", "NMI", "ARI", "mixing"]
+        shown = pd.DataFrame(rows).groupby("design", sort=False)[measures].mean()
+        n = len({row["task"] for row in rows})
+        text += ["### Designs of batch correction", BATCHES, f"Means over {n} meetings.", table(shown.reset_index())]
+    if rows := kept.get("adapting", {}).get("rows"):
+        text += ["### Adapting", ADAPTING, table(pd.DataFrame(rows))]
     return text
 
 
@@ -340,16 +336,17 @@ NMI and ARI: Leiden at the best of six resolutions. "unit length": divided by th
 ACROSS = """All cells of a meeting are embedded together with `batch_key=`; the cells of each batch are named by their nearest
 neighbours in the others. Balanced accuracy over the labels that the others hold, a mean over batches."""
 PLACE = """The space is made of the other batches alone; the cells of the batch that is left out are placed into it (`Embedding.place`).
-Balanced accuracy, a mean over up to five batches that are left out."""
+Balanced accuracy, a mean over up to five batches that are left out. "own mean": the placed cells depart from their own mean, and
+are corrected as one batch more where the others are several."""
 SPECIES = """Cells of one species are placed into the space of the other through orthologs. Balanced accuracy over the labels that both have."""
 DESIGNS = """Ways to join the module's vector with a study's own components; balanced accuracy, means over the studies (within) and the
 meetings (across, centred by batch). "own": the components of `sccafm.embedding.anchor`, unit length; "+ w module": joined with the
 module's vector, whitened in part and of length w. A share without unit length is a share of the root-mean-square length."""
-COMPONENTS = """The anchored vector without the module, on every study and meeting of the panel; balanced accuracy as above. HVG-PCA is centred
-by batch where there are batches. On these the constants of the components were chosen."""
+BATCHES = """Ways to correct the same anchored vectors for batches. NMI and ARI: Leiden at the best of six resolutions, all batches together.
+Mixing: share of other batches among a cell's 30 nearest that bear its label, over that among all cells of the label; 1 is the most."""
 PARTS: dict[str, Callable] = {
-    "within": judge_within, "across": judge_across, "place": judge_place, "species": judge_species, "designs": judge_designs,
-    "components": judge_components,
+    "within": judge_within, "across": judge_across, "batches": judge_batches, "place": judge_place, "species": judge_species,
+    "designs": judge_designs, "adapting": judge_adapting,
 }  # fmt: skip
 
 
@@ -358,9 +355,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--model")
-    parser.add_argument("--cells", type=int, default=1000, help="of a file; half of each file in a meeting")
+    parser.add_argument("--cells", type=int, default=500, help="of a study; of a meeting in all")
     parser.add_argument("--only-cached", action="store_true", help="leave out what would have to be embedded")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument(
+        "--parts", nargs="+", choices=list(PARTS), default=[part for part in PARTS if part != "adapting"]
+    )
     parser.add_argument("--only", nargs="+", help="studies and meetings by name, for a look; the page is not written")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/embedding.md")
     options = parser.parse_args()

@@ -68,7 +68,7 @@ def spaces(task: Task) -> dict[str, np.ndarray]:
     if b is None:
         found["centred PCA, unit length"] = unit(centred(pca, None))
     else:
-        found["anchored, Harmony"] = corrected(found["anchored"], b)
+        found["anchored, Harmony"] = corrected(fit_anchor(task.model_input, task.z, b, corrects=False)[1], b)
         found["zero-shot, centred"] = centred(task.z, b)
         found["HVG-PCA, centred"] = centred(pca, b)
         found["HVG-PCA, Harmony"] = harmony(pca, b)

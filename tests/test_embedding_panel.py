@@ -25,6 +25,11 @@ def tasks(panel):
 
 
 @pytest.fixture(scope="module")
+def batch_designs(panel):
+    return importlib.import_module("embedding_batches")
+
+
+@pytest.fixture(scope="module")
 def measures(panel):
     return importlib.import_module("embedding_spaces")
 
@@ -85,5 +90,32 @@ def test_the_section_tells_means_gaps_and_the_worst(panel):
     ]
     text = "\n".join(panel.section({"across": {"rows": rows}}))
     assert "| mean |  | 0.700 | 0.650 | 0.600 |" in text
-    assert "anchored beside HVG-PCA, centred: +0.050 on the mean, -0.100 at worst (two)." in text
+    assert "balanced accuracy, anchored beside HVG-PCA, centred: +0.050 on the mean, -0.100 at worst (two)." in text
     assert "### Within studies" not in text
+
+
+def test_mixing_is_one_where_batches_do_not_show_and_none_where_they_part(batch_designs):
+    rng = np.random.default_rng(0)
+    labels, batches = np.array(["a", "b"])[np.arange(200) % 2], np.array(["x", "y"])[np.arange(200) // 100]
+    x = 5 * np.eye(2, 4)[np.arange(200) % 2] + rng.normal(size=(200, 4))
+    assert batch_designs.mixing(x, labels, batches) > 0.85
+    x[:, 3] += 50 * (batches == "y")
+    assert batch_designs.mixing(x, labels, batches) == 0
+
+
+def test_offsets_between_mutual_neighbors_are_the_shift_of_a_batch(batch_designs):
+    rng = np.random.default_rng(0)
+    x = np.repeat(6 * np.eye(4, 6), 30, axis=0) + rng.normal(0, 0.1, (120, 6))
+    codes = np.arange(120) % 2
+    shift = np.array([0, 0, 0, 0, 1.0, 0])
+    found = batch_designs.offsets(x + codes[:, None] * shift, codes, *batch_designs.mutual_neighbors(x, codes))
+    np.testing.assert_allclose(found[1] - found[0], shift, atol=0.1)
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-9)
+
+
+def test_components_of_one_batch_alone_weigh_less(batch_designs):
+    rng = np.random.default_rng(0)
+    x, codes = rng.normal(size=(400, 2)), np.arange(400) % 2
+    x[codes == 0, 1] *= 0.1
+    kept = (batch_designs.shared(x, codes) / x).mean(0)
+    assert kept[0] > 0.95 > 2 * kept[1]
