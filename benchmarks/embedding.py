@@ -529,7 +529,7 @@ def ablation_verdicts(frame: pd.DataFrame, measures: list[str]) -> list[str]:
 def prepared(options, model: sccafm.Model) -> dict:
     """Cells to judge designs by, with the networks that all designs share."""
     found = {}
-    for name in ("pancreas_baron_mouse", "paul15_myeloid", "beeline_mHSC-L_delay"):
+    for name in ("pancreas_baron_mouse", "paul15_myeloid", "beeline_mHSC-L_delay", STIMULUS):
         adata = read(options.data, name, options.ablation_cells)
         found[name] = (
             adata,
@@ -579,7 +579,15 @@ def judge_design(model: sccafm.Model, judged: dict) -> dict[str, float]:
     vectors = sccafm.embed(adata, model, grn=grn, progress=False).genes
     report = evaluate.genes(vectors, pairs=judged["pairs"], baselines=None, n_bootstrap=2, progress=False)
     task = report.to_frame().set_index("task")["auroc"]
-    return {"label transfer": float(np.mean(accuracy)), "regulator-target probe": float(task["regulation"])}
+    adata, grn = judged[STIMULUS]
+    sccafm.embed(adata, model, grn=grn, anchor=False, progress=False)
+    head = tl.fit_head(adata, "condition", groups="cell_type")
+    return {
+        "label transfer": float(np.mean(accuracy)),
+        "regulator-target probe": float(task["regulation"]),
+        "which regulator sends": float(task.get("direction", np.nan)),
+        "stimulus, cell types held out": float(head.scores.iloc[-1]["accuracy"]),
+    }
 
 
 PARTS = {
@@ -611,7 +619,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--adapt", default="5 epochs")
     parser.add_argument("--finetune", default="2 epochs")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ablation-cells", type=int, default=200)
     options = parser.parse_args()
