@@ -41,10 +41,10 @@ def plain(x, z, codes):
         return vt[:most][kept].T / (s[:most][kept] / np.sqrt(len(rows))) ** power
 
     spread = np.sqrt(np.mean([(row - x[codes == c].mean(0)) ** 2 for row, c in zip(x, codes, strict=True)], 0))
-    d = [(row - x.mean(0)) / spread**0.7 for row in x]
+    d = [(row - x.mean(0)) / spread**anchors.GENE_POWER for row in x]
     d = [row / np.sqrt(sum(row**2)) for row in d]
     d = [row - np.mean(d, 0) for row in d]
-    e = np.array(d) @ axes(d, 50, 0.25)
+    e = np.array(d) @ axes(d, 50, anchors.POWER)
     f = [row - z.mean(0) for row in z]
     f = np.array(f) @ axes(f, z.shape[1], anchors.MODEL_POWER)
     rows = [np.append(a / np.sqrt(sum(a**2)), MODEL_WEIGHT * b / np.sqrt(sum(b**2))) for a, b in zip(e, f, strict=True)]
