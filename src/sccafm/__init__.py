@@ -1,6 +1,21 @@
 """sccafm: who regulates whom, in this very cell."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what __getattr__ finds, for editors and type checkers
+    from sccafm import datasets, evaluate, pl, pp, tl
+    from sccafm import simulation as simulation  # reached by name, though not in __all__
+    from sccafm import train as train
+    from sccafm._settings import settings
+    from sccafm.embedding.adapt import Adapt
+    from sccafm.embedding.embed import embed
+    from sccafm.embedding.result import Embedding, read_embedding
+    from sccafm.grn.grn import GRN
+    from sccafm.grn.infer import infer_grn
+    from sccafm.grn.stored import read_grn
+    from sccafm.model.model import Model, load
+    from sccafm.simulation import simulate
 
 # Public name -> the module that holds it: imported when it is asked for, so that `import sccafm` is quick.
 _NAMES = {
@@ -22,7 +37,7 @@ _NAMES = {
 }
 _NAMESPACES = ("datasets", "evaluate", "pl", "pp", "simulation", "tl", "train")
 
-__all__ = [  # noqa: F822 (found by __getattr__)
+__all__ = [
     "GRN",
     "Adapt",
     "Embedding",

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -180,7 +181,8 @@ def named_lists(
     preserved: Iterable[str] | None, excluded: Iterable[str] | None, active: bool, n_top_genes: int | None
 ) -> tuple[set[str], set[str]] | None:
     """Spelled names to keep and to leave out; None where they have no effect."""
-    lists = tuple({normalize_symbol(name) for name in names or ()} for names in (preserved, excluded))
+    keep, leave = ({normalize_symbol(name) for name in names or ()} for names in (preserved, excluded))
+    lists = keep, leave
     if active and n_top_genes is not None:
         return lists
     if any(lists):
@@ -228,7 +230,7 @@ def read_as_published(
 def readable(values, account: dict[str, int]):
     """Float32 values, what is not finite set to 0; negative ones are refused, other than counts warned about."""
     values = values.astype(np.float32) if sparse.issparse(values) else np.array(values, dtype=np.float32)
-    data = values.data if sparse.issparse(values) else values
+    data: Any = values.data if sparse.issparse(values) else values
     bad = ~np.isfinite(data)
     if bad.any():
         account["values that are not finite"] = int(bad.sum())

@@ -24,7 +24,8 @@ class _Tensors:
         return self._map(lambda tensor: tensor[cells])
 
     def _map(self, function):
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = [field.name for field in fields(self)]  # pyright: ignore[reportArgumentType] (of the dataclasses below)
+        values = {name: getattr(self, name) for name in names}
         return type(self)(**{name: None if v is None else function(v) for name, v in values.items()})
 
 

@@ -104,14 +104,15 @@ def usage() -> str:
 
 def complete(arguments: Sequence[str]) -> None:
     """Print or write what the shell needs to complete commands and options."""
-    from typing import Annotated, Union
+    from typing import Annotated, Any, Union
 
     import tyro
 
     kinds = tuple(
         Annotated[command.options(), tyro.conf.subcommand("-".join(words))] for words, command in COMMANDS.items()
     )
-    tyro.cli(Union[kinds], args=list(arguments), prog="sccafm")  # noqa: UP007 (made at run time)
+    chosen: Any = Union[kinds]  # noqa: UP007 (made at run time)
+    tyro.cli(chosen, args=list(arguments), prog="sccafm")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

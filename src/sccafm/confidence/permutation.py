@@ -102,11 +102,11 @@ def fit_null(scores: list, self_edges: np.ndarray) -> NullDistribution:
 
 def sums_of(scores: list) -> tuple[np.ndarray, np.ndarray]:
     """Sum and sum of squares of some cells' scores: T G float64."""
-    total = square = 0.0
+    total, square = np.float64(0), np.float64(0)
     for score in scores:
         s = score().astype(np.float64)
         total, square = total + s, square + s * s
-    return total, square
+    return np.asarray(total), np.asarray(square)
 
 
 def spread(total: np.ndarray, square: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Groups of cells, from a column of obs or from labels, and what is kept of obs."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,13 +83,14 @@ def labels_of(labels: str | pd.Series | Iterable, obs: pd.DataFrame | None, cell
             )
         return obs[labels].set_axis(cells)
     if isinstance(labels, pd.Series):
-        missing = cells.difference(labels.index)
-        if len(missing) or labels.index.has_duplicates:
+        series: Any = labels
+        missing = cells.difference(series.index)
+        if len(missing) or series.index.has_duplicates:
             raise KeyError(
                 f"labels lack {len(missing):,} of {len(cells):,} cells of these networks (first: {list(missing[:2])}), "
                 "or name some twice; pass a Series indexed by cell names, as adata.obs[...] is"
             )
-        return labels.loc[cells].rename(labels.name or "labels")
+        return series.loc[cells].rename(series.name or "labels")
     values = list(labels)
     if len(values) != len(cells):
         raise ValueError(f"expected a label for each of {len(cells):,} cells, got {len(values):,}")
@@ -112,7 +114,7 @@ def kept_obs(adata, key: str) -> pd.DataFrame:
             continue
         codes = column.astype("category").cat
         order = codes.categories.astype(str)
-        texts = np.append(order.to_numpy(dtype=object), None)  # the code of a missing value is -1, the last one
+        texts = np.array([*order, None], dtype=object)  # the code of a missing value is -1, the last one
         text = pd.Series(texts[codes.codes], index=obs.index)
         kept[str(name)] = text.astype(pd.CategoricalDtype(order.unique(), codes.ordered))
     return pd.DataFrame(kept, index=obs.index)

@@ -331,7 +331,7 @@ def known_species(words: Iterable[object], origin: str) -> str:
             f'{origin} holds two species {sorted(names)}: split the data, e.g. adata[adata.obs["organism"] == '
             f'"human"], or pass species="human" to read all cells as one'
         )
-    return next(iter(names.values()))
+    return str(next(iter(names.values())))
 
 
 def check_known(match: GeneMatch, columns: Mapping[str, Iterable[object]]) -> None:

@@ -4,6 +4,7 @@ Every storage (CSR, CSC, dense, backed) goes through one road, so that the same 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,7 @@ class Matrix:
         )
 
 
-def csr_block(values: object, start: int, stop: int) -> sparse.csr_matrix:
+def csr_block(values: Any, start: int, stop: int) -> sparse.csr_matrix:
     """Rows of any storage as canonical CSR in float64: sums then come out the same for each."""
     block = values[start:stop]
     if hasattr(block, "compute"):  # dask
@@ -171,7 +172,7 @@ def find_matrix(adata, layer: str | None, preprocess: str) -> Matrix:
     return Matrix(values, origin, var, adata.obs_names, kind)
 
 
-def by_rows(values: object, origin: str) -> object:
+def by_rows(values: Any, origin: str) -> Any:
     """The same values in a storage whose rows can be read in turn."""
     if getattr(values, "format", None) != "csc":
         return values

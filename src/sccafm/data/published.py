@@ -66,7 +66,7 @@ def tokenize_as_published(
     species = adata.obs[keys["species"]] if keys.get("species") else pd.Series(["human"] * cells)
     is_tf = np.zeros((cells, width), dtype=bool)
     for word in species.astype(str).unique():
-        listed = regulators.get(species_name(word), set())
+        listed = regulators.get(species_name(word) or "", set())
         is_tf[(species.astype(str) == word).to_numpy(), :genes] = [symbol in listed for symbol in symbols]
 
     ids_of_cells = np.zeros((cells, len(CONDITIONS)), dtype=np.int64)

@@ -5,6 +5,7 @@ import math
 import re
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ def read_adapt(adapt: object) -> Adapt | None:
     found = WORDS.fullmatch(adapt) if isinstance(adapt, str) else None
     if found is None:
         raise ValueError(f'adapt must be a text such as "5 epochs" or "3 minutes", or an Adapt; got {adapt!r}')
-    return Adapt(**{found[2].removesuffix("s") + "s": float(found[1])})
+    settings: dict[str, Any] = {found[2].removesuffix("s") + "s": float(found[1])}
+    return Adapt(**settings)
 
 
 def adapt_efm(
@@ -168,6 +170,7 @@ class Watch:
             self._look()
 
     def _look(self) -> None:
+        assert self.judge is not None
         scores = self.judge.scores(self.efm)
         self.found.append({"step": self.steps, "score": float(scores.mean())})
         if scores.mean() > self.top.mean() and is_better(scores, self.first):
@@ -177,7 +180,7 @@ class Watch:
             self.misses += 1
 
     def best(self) -> CausalEFM:
-        if self.judge is not None:
+        if self.state is not None:
             self.efm.load_state_dict(self.state)
         return self.efm
 
@@ -187,7 +190,9 @@ class Watch:
 
 
 def step(model: Model, efm: CausalEFM, optimizer: torch.optim.Optimizer, batch: tuple, settings: Adapt) -> None:
-    tokens, partners, is_negative = (None if part is None else part.to(model.device) for part in batch)
+    tokens, *rest = batch
+    tokens = tokens.to(model.device)
+    partners, is_negative = (None if part is None else part.to(model.device) for part in rest)
     terms = objective(model.sfm, efm, tokens, settings.views, settings.weights, partners, is_negative)
     loss = total(terms, settings.weights)
     if not torch.isfinite(loss):
@@ -255,8 +260,10 @@ class Pool:
         self.model_input, self.settings, self.rng = model_input, settings, rng
         self.conditions = model_input.conditions[pool]
         self.values = read_rows(model_input, pool)
-        self.codes = None if batches is None else np.unique(batches, return_inverse=True)[1]
-        self.equals = None if batches is None else mutual_nearest_neighbors(self.values, self.codes, settings.seed)
+        self.codes, self.equals = None, []
+        if batches is not None:
+            self.codes = np.unique(batches, return_inverse=True)[1]
+            self.equals = mutual_nearest_neighbors(self.values, self.codes, settings.seed)
 
     def draw(self):
         """Tokens of a step's cells, of their partners, and which cells are told apart (both None without batches)."""

@@ -16,6 +16,8 @@ wrong where batches hold other shares of the states, and carries labels less wel
 
 import hashlib
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -132,7 +134,8 @@ def fit_anchor(
         raise ValueError(
             f"none of {len(columns):,} genes varies within a batch; leave batch_key= out, or pass anchor=False"
         )
-    values, mean = Values(model_input, columns[varies], deviation[varies] ** GENE_POWER), mean[varies]
+    scale = deviation[varies] ** GENE_POWER
+    values, mean = Values(model_input, columns[varies], scale), mean[varies]
     pool = np.arange(n) if n <= POOL else np.sort(np.random.default_rng(seed).choice(n, POOL, replace=False))
     drawn = values.deviations(mean, pool)
     loadings = axes(drawn - drawn.mean(0, dtype=np.float64), COMPONENTS, POWER)
@@ -148,7 +151,7 @@ def fit_anchor(
     anchor = Anchor(
         read_ids=model_input.gene_ids.astype(np.int64), read_is_tf=model_input.is_tf.astype(bool),
         gene_ids=np.array([token[column] for column in values.columns.tolist()], dtype=np.int64),
-        mean=mean, scale=values.scale, loadings=loadings, center=e.mean(0), model_mean=z.mean(0), model_loadings=model_loadings,
+        mean=mean, scale=scale, loadings=loadings, center=e.mean(0), model_mean=z.mean(0), model_loadings=model_loadings,
         cluster_directions=clusters.directions, cluster_means=clusters.means,
     )  # fmt: skip
     return anchor, cells.astype(np.float32)
@@ -204,7 +207,11 @@ class Values:
             yield start, stop, self.model_input.matrix.read(start, stop, self.columns).astype(np.float64)
 
     def mean(self) -> np.ndarray:
-        return sum(x.sum(0) for _, _, x in self.blocks()) / len(self.model_input.matrix.obs_names)
+        return reduce(add, (x.sum(0) for _, _, x in self.blocks())) / len(self.model_input.matrix.obs_names)
+
+    @property
+    def _scale(self) -> np.ndarray | float:
+        return 1.0 if self.scale is None else self.scale
 
     def moments(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean of all cells and standard deviation within batches, both G."""
@@ -223,9 +230,9 @@ class Values:
         parts = []
         for start, stop, x in self.blocks():
             wanted = cells[(cells >= start) & (cells < stop)]
-            parts.append(unit((x[wanted - start] - mean) / self.scale).astype(np.float32))
+            parts.append(unit((x[wanted - start] - mean) / self._scale).astype(np.float32))
         return np.concatenate(parts)
 
     def project(self, mean: np.ndarray, loadings: np.ndarray) -> np.ndarray:
         """Deviations of all cells on the axes: C K."""
-        return np.concatenate([unit((x - mean) / self.scale) @ loadings for _, _, x in self.blocks()])
+        return np.concatenate([unit((x - mean) / self._scale) @ loadings for _, _, x in self.blocks()])

@@ -180,7 +180,7 @@ def embed(
     zero_shot, sums = run(model, model_input, groups, grn, size, progress, n_jobs, memory_limit, work, mark)
     space, cells = fit_anchor(model_input, zero_shot, batches, corrects=not harmony) if anchor else (None, zero_shot)
     if harmony:
-        cells = corrected(cells, batches)
+        cells = corrected(cells, np.asarray(batches))
     embedding = assemble(model, model_input, groups, zero_shot, cells, sums, space, settings)
     if store is not None:
         embedding.params["run"] = mark
@@ -315,22 +315,23 @@ def find_batches(adata, batch_key: str | None, is_used: bool) -> np.ndarray | No
 
 def gene_columns(model: Model) -> tuple[str, ...]:
     """What the entries of a contextual gene vector are."""
-    config = model.efm.config
-    parts = {"state": config.embed_dim}
-    if isinstance(model.efm, CausalEFM):
-        parts |= {"source": config.head_dim, "target": config.head_dim}
+    efm = model.embedding_module
+    parts = {"state": efm.config.embed_dim}
+    if isinstance(efm, CausalEFM):
+        parts |= {"source": efm.config.head_dim, "target": efm.config.head_dim}
     return tuple(f"{name}_{i:03d}" for name, width in parts.items() for i in range(width))
 
 
 @torch.inference_mode()
 def static_vectors(model: Model, model_input: ModelInput) -> np.ndarray:
     ids = torch.from_numpy(model_input.gene_ids).to(model.device)
-    find: Callable = model.efm.static if isinstance(model.efm, CausalEFM) else model.efm.embedding.gene_embedding
+    efm = model.embedding_module
+    find: Callable = efm.static if isinstance(efm, CausalEFM) else efm.embedding.gene_embedding
     return find(ids).float().cpu().numpy()
 
 
 def parameters(model: Model, model_input: ModelInput, space: Anchor | None, settings: dict) -> dict:
-    made_by = module_hash(model.efm)
+    made_by = module_hash(model.embedding_module)
     return {
         "model": model.source,
         "revision": model.revision or "",

@@ -78,9 +78,9 @@ def place(
 
 def check_same_model(embedding: Embedding, model: Model) -> None:
     made_by = embedding.params
-    if module_hash(model.efm) != made_by["efm_hash"] or model.weights_hash != made_by["weights_hash"]:
+    if module_hash(model.embedding_module) != made_by["efm_hash"] or model.weights_hash != made_by["weights_hash"]:
         mend = "the adapted model, Embedding.model of the run" if made_by["adapt"] else f"model={made_by['model']!r}"
         raise ValueError(
             f"the space was made by other weights (embedding module {made_by['efm_hash'][:16]}, here "
-            f"{module_hash(model.efm)[:16]}); pass {mend}"
+            f"{module_hash(model.embedding_module)[:16]}); pass {mend}"
         )

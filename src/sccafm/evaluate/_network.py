@@ -181,12 +181,13 @@ def find_candidates(
 ) -> Candidates:
     """Candidate edges of a network (`score_matrix`) under a truth; parameters and errors as in `network`."""
     lookup = gene_lookup(matrix.columns if adata is None else adata)
-    genes = pd.Index(list(dict.fromkeys(respell(matrix.columns if adata is None else adata.var_names, lookup))))
+    measured = matrix.columns if adata is None else adata.var_names
+    genes = pd.Index(list(dict.fromkeys(respell(measured, lookup))))
     scored = respell(matrix.index, lookup)
     if not respell(matrix.columns, lookup).isin(genes).any():
         raise ValueError(
             f"no target of the scores ({', '.join(map(str, matrix.columns[:3]))}, ...) is a gene of adata "
-            f"({', '.join(adata.var_names[:3])}, ...); if one is in Ensembl ids, add them: `adata.var['gene_ids'] = ...`"
+            f"({', '.join(measured[:3])}, ...); if one is in Ensembl ids, add them: `adata.var['gene_ids'] = ...`"
         )
     receipt = read_edges(truth, matrix.columns if adata is None else adata, regulators=scored, kind=kind)
     regulators = pd.Index(pd.unique(receipt.edges["source"]))
@@ -214,7 +215,7 @@ def find_candidates(
 
 def _subsets(candidates: Candidates) -> dict[str, np.ndarray]:
     masks = {"all": candidates.is_candidate}
-    if candidates.in_prior is not None:
+    if candidates.in_prior is not None and candidates.is_new is not None:
         masks["not_in_prior"] = candidates.is_candidate & ~candidates.in_prior
         masks["new_regulators"] = candidates.is_candidate & candidates.is_new[:, None]
     return masks
@@ -265,7 +266,7 @@ def _judged(
     results = {method: scored(method) for method in values}
     table, gaps, per_regulator = [], [], []
     for method, result in results.items():
-        is_unscored = np.isneginf(values[method]).all(axis=1, where=mask)[present]
+        is_unscored = np.all(np.isneginf(values[method]), axis=1, where=mask)[present]
         swapped = {"swap_scale": scales[method], "n_swaps": len(swaps), "kind": candidates.truth.kind}
         table.append(
             {"method": method, **result.row, **swapped, **counts, "n_unscored_regulators": int(is_unscored.sum())}

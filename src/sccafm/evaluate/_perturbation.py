@@ -325,7 +325,7 @@ def _against_matched(scores, shift, level, n_targets, n_matched, n_null, rng) ->
 
 def _summary(found: list[dict], draws: np.ndarray) -> dict[str, float]:
     """Means over regulators, intervals from draws of regulators, p from draws of matched genes."""
-    out = {}
+    out: dict[str, float] = {}
     for measure in MEASURES:
         value = np.array([row[measure] for row in found])
         null = np.stack([row[f"{measure}_null"] for row in found])  # regulators x n_null

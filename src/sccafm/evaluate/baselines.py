@@ -1,13 +1,14 @@
 """Baselines that a network must beat in the same run.
 
 Every function returns a DataFrame regulators x targets of scores, larger is more likely, never NaN. Those that learn
+from typing import TypeAlias
 from expression take an AnnData or a DataFrame cells x genes; counts (whole numbers only) are brought to 10,000 per
 cell and log1p, other input is read as it is, and a gene that does not vary scores 0. Those that know a prior or the
 truth take a table of edges.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from scipy.stats import rankdata
 
 from sccafm.evaluate.truth import edge_columns, gene_duplicates, gene_keys, score_matrix, spelled_edges
 
-Expression = AnnData | pd.DataFrame
+Expression: TypeAlias = AnnData | pd.DataFrame
 COUNTS_PER_CELL = 1e4
 EARLY_STOP_WINDOW = 25  # trees over which GRNBoost2 looks for an out-of-bag improvement
 TARGETS_AT_ONCE = 1000  # ranked densely in one go
@@ -194,9 +195,9 @@ def prior_degrees(prior: pd.DataFrame, regulators: Iterable[str], targets: Itera
 
 def random_scores(regulators: Iterable[str], targets: Iterable[str], *, random_state: int = 0) -> pd.DataFrame:
     """Uniform random scores in [0, 1)."""
-    regulators, targets = pd.Index(regulators), pd.Index(targets)
-    values = np.random.default_rng(random_state).random((len(regulators), len(targets)))
-    return pd.DataFrame(values, index=regulators, columns=targets)
+    rows, columns = pd.Index(regulators), pd.Index(targets)
+    values = np.random.default_rng(random_state).random((len(rows), len(columns)))
+    return pd.DataFrame(values, index=rows, columns=columns)
 
 
 def oracle_out_degree(truth: pd.DataFrame, regulators: Iterable[str], targets: Iterable[str]) -> pd.DataFrame:
@@ -205,11 +206,11 @@ def oracle_out_degree(truth: pd.DataFrame, regulators: Iterable[str], targets: I
     It has seen the truth, so it is no method; a pooled number below it may be nothing but a list of hubs, while its
     AUROC per regulator is 0.5. Only targets among `targets` count. Parameters and errors as in `prior_edges`.
     """
-    regulators, targets = pd.Index(regulators), pd.Index(targets)
+    rows, columns = pd.Index(regulators), pd.Index(targets)
     edges = _keyed(truth)
     degree = edges.loc[edges["target"].isin(gene_keys(targets)), "source"].value_counts()
     degree = degree.reindex(gene_keys(regulators)).fillna(0).to_numpy(dtype=float)
-    return pd.DataFrame(np.tile(degree[:, None], (1, len(targets))), index=regulators, columns=targets)
+    return pd.DataFrame(np.tile(degree[:, None], (1, len(columns))), index=rows, columns=columns)
 
 
 FROM_EXPRESSION = {"pearson": pearson, "spearman": spearman, "target_mean": target_mean}
@@ -258,7 +259,7 @@ def run_baselines(
         raise ValueError(
             f"baselines lack their input: {skipped}; pass it, or take `baselines='fast'`, which leaves them out"
         )
-    cells = None if adata is None else adata[:, ~gene_duplicates(adata)]
+    cells: Any = None if adata is None else adata[:, ~gene_duplicates(adata)]
     trees = {"max_cells": max_cells, "n_jobs": n_jobs, "random_state": random_state}
 
     def run(name: str) -> pd.DataFrame:
@@ -294,7 +295,7 @@ def expression(data: Expression, layer: str | None = None) -> tuple[np.ndarray |
         else (raw_expression(data, layer), data.var_names)
     )
     x = sp.csc_array(x, dtype=float) if sp.issparse(x) else np.asarray(x, dtype=float)
-    values = x.data if sp.issparse(x) else x
+    values = np.asarray(x.data if sp.issparse(x) else x)
     if not len(x.shape) == 2 or not x.shape[0]:
         raise ValueError(f"expected cells x genes with at least one cell, got shape {x.shape}")
     if not np.isfinite(values).all():

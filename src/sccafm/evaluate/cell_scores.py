@@ -59,7 +59,7 @@ def cell_scores(scores, edges: pd.DataFrame, states: pd.Series) -> tuple[np.ndar
         )
     is_held = ~np.isneginf(values)
     lowest = min(0.0, values[is_held].min(initial=0.0))
-    return np.where(is_held, values, lowest), is_held.any(axis=0)
+    return np.where(is_held, values, lowest), np.asarray(is_held.any(axis=0))
 
 
 def _of_grn(grn: GRN, edges: pd.DataFrame, cells: pd.Index) -> np.ndarray:

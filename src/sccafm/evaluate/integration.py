@@ -194,8 +194,8 @@ def scib_measures(x: np.ndarray, labels: np.ndarray, batches: np.ndarray | None)
     from sklearn.neighbors import NearestNeighbors
 
     try:
-        import scib_metrics
-        from scib_metrics.nearest_neighbors import NeighborsResults
+        import scib_metrics  # pyright: ignore[reportMissingImports] (an extra)
+        from scib_metrics.nearest_neighbors import NeighborsResults  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"scIB's further measures need scib-metrics: `{SCIB_INSTALL}`") from error
 

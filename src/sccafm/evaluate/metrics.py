@@ -172,7 +172,8 @@ def resampled_metrics(
     truths = sp.csr_array((np.ones(int(y.sum())), (segment[y], group[y])), shape=shape)
     step = max(1, CHUNK_VALUES // shape[0])
     parts = [_cumulated(totals, truths, counts[i : i + step].T) for i in range(0, len(counts), step)]
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    first, second, third = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return first, second, third
 
 
 @dataclass(frozen=True, eq=False)

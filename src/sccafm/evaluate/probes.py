@@ -124,10 +124,10 @@ def regulation_pairs(
     folds
         G fold of each regulator, -1 for other genes.
     """
-    known = set(map(tuple, known.tolist()))
+    taken = set(map(tuple, known.tolist()))
     other = rng.choice(edges[:, 1], size=(16, len(edges)))  # 16 tries
     is_free = np.array([
-        [s != t and (s, t) not in known for s, t in zip(edges[:, 0].tolist(), row.tolist(), strict=True)]
+        [s != t and (s, t) not in taken for s, t in zip(edges[:, 0].tolist(), row.tolist(), strict=True)]
         for row in other
     ])  # fmt: skip
     has_one = is_free.any(axis=0)

@@ -7,6 +7,7 @@ other input is read as it is, as in `sccafm.evaluate.baselines`.
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scanpy as sc
@@ -88,11 +89,11 @@ def scvi_embedding(
     ImportError without scvi-tools; ValueError for values that are no counts.
     """
     try:
-        import scvi
+        import scvi  # pyright: ignore[reportMissingImports] (an extra of the user's)
     except ImportError as error:
         raise ImportError(f"the baseline 'scvi' needs scvi-tools: `{SCVI_INSTALL}`") from error
     x = raw_expression(adata, layer)
-    values = x.data if issparse(x) else np.asarray(x)
+    values = np.asarray(x.data if issparse(x) else x)
     if (values < 0).any() or (values != np.floor(values)).any():
         raise ValueError("scVI models counts, and these are none; name their layer: `layer='counts'`")
     scvi.settings.seed = random_state
@@ -122,7 +123,7 @@ def run_representations(
     skipped = {}
     if wanted == "all" and importlib.util.find_spec("scvi") is None:
         skipped["scvi"] = f"is not installed: {SCVI_INSTALL}"
-    options = {"layer": layer, "batch_key": batch_key}
+    options: dict[str, Any] = {"layer": layer, "batch_key": batch_key}
     run = {
         "hvg_pca": lambda: hvg_pca(adata, **options, random_state=random_state),
         "log_expression": lambda: log_expression(adata, **options),

@@ -65,7 +65,7 @@ class Swaps:
         else:
             drawn = rng.multinomial(n_swaps, number.ravel() / number.sum()).reshape(number.shape)
             ends, is_exact = _of_regulator_pairs(is_true, is_false, drawn, n_swaps, rng), False
-        return cls(*ends, is_true.shape, is_exact)
+        return cls(ends[0], ends[1], ends[2], ends[3], is_true.shape, is_exact)
 
     def __len__(self) -> int:
         return len(self.i)

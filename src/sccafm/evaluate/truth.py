@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -64,15 +65,15 @@ def gene_lookup(genes: AnnData | Iterable[str]) -> dict[str, str]:
     Of an AnnData, var_names come first, then the columns of var that usually carry symbols or Ensembl ids
     (`ALIAS_COLUMNS`).
     """
-    is_adata = isinstance(genes, AnnData)
-    names = pd.Index(genes.var_names if is_adata else genes).astype(str)
+    is_adata, given = isinstance(genes, AnnData), cast(Any, genes)
+    names = pd.Index(given.var_names if is_adata else given).astype(str)
     keys = gene_keys(names)
     lookup: dict[str, str] = {}
     for key, name in zip(keys, names, strict=True):
         lookup.setdefault(key, name)
     for column in ALIAS_COLUMNS if is_adata else ():
-        if column in genes.var:
-            for alias, key in zip(gene_keys(genes.var[column]), keys, strict=True):
+        if column in given.var:
+            for alias, key in zip(gene_keys(given.var[column]), keys, strict=True):
                 lookup.setdefault(alias, lookup[key])
     lookup.pop("", None)
     return lookup
@@ -119,11 +120,11 @@ def read_edges(
     kind = table.kind if kind is None and isinstance(table, Truth) else kind
     if kind not in (None, *KINDS):
         raise ValueError(f"unknown kind of truth {kind!r}; expected one of {list(KINDS)}, or None")
-    table = edge_table(table)
-    source, target = edge_columns(table)
-    kept = np.ones(len(table), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
-    kept &= ~marked_absent(table)
-    ends = table.loc[kept, [source, target]]
+    rows = edge_table(table)
+    source, target = edge_columns(rows)
+    kept = np.ones(len(rows), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
+    kept &= ~marked_absent(rows)
+    ends = rows.loc[kept, [source, target]]
     if genes is None:
         genes = ends.to_numpy().ravel()
     lookup = gene_lookup(genes)
@@ -139,7 +140,7 @@ def read_edges(
     unique = proper.drop_duplicates(ignore_index=True)
     return Truth(
         edges=unique,
-        n_rows=len(table),
+        n_rows=len(rows),
         n_mapped=len(unique),
         n_unmapped=int((~is_mapped).sum()),
         n_self_loops=len(mapped) - len(proper),
@@ -186,11 +187,11 @@ def read_collectri(
     KeyError
         No known pair of columns, or `levels` for a table without a column `confidence`.
     """
-    table = read_delimited(table)
+    rows = read_delimited(table)
     if levels is None:
-        return read_edges(table, genes, kind="curated")
-    confidence = table[find_column(table, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
-    return read_edges(table, genes, keep=confidence.astype(str).str.strip().str.upper().isin(levels), kind="curated")
+        return read_edges(rows, genes, kind="curated")
+    confidence = rows[find_column(rows, ("confidence", "dorothea_level"), "levels=None keeps all rows")]
+    return read_edges(rows, genes, keep=confidence.astype(str).str.strip().str.upper().isin(levels), kind="curated")
 
 
 def read_chip_atlas(
@@ -217,11 +218,11 @@ def read_chip_atlas(
     KeyError
         A column is missing, or no experiment is from `cell_type`.
     """
-    table = read_delimited(table)
-    if "target_genes" in table.columns.str.lower():
-        table = _long_chip_atlas(table, cell_type)
-    score = pd.to_numeric(table[find_column(table, ("score",), "add one: `table['score'] = ...`")])
-    return read_edges(table, genes, keep=score >= min_score, kind="binding")
+    rows = read_delimited(table)
+    if "target_genes" in rows.columns.str.lower():
+        rows = _long_chip_atlas(rows, cell_type)
+    score = pd.to_numeric(rows[find_column(rows, ("score",), "add one: `table['score'] = ...`")])
+    return read_edges(rows, genes, keep=score >= min_score, kind="binding")
 
 
 def gene_duplicates(adata: AnnData) -> np.ndarray:
@@ -292,9 +293,9 @@ def aligned(
 
 def spelled_edges(table: "pd.DataFrame | Truth", lookup: dict[str, str]) -> pd.DataFrame:
     """Columns source, target of a table of edges, as the measured genes spell them; missing names become ''."""
-    table = edge_table(table)
-    source, target = edge_columns(table)
-    return pd.DataFrame({"source": respell(table[source], lookup), "target": respell(table[target], lookup)})
+    rows = edge_table(table)
+    source, target = edge_columns(rows)
+    return pd.DataFrame({"source": respell(rows[source], lookup), "target": respell(rows[target], lookup)})
 
 
 def marked(edges: pd.DataFrame, regulators: pd.Index, genes: pd.Index) -> np.ndarray:

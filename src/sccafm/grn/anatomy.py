@@ -97,7 +97,7 @@ def _three_way(cells: Iterable[np.ndarray]) -> list[float]:
     return [*pairs, by_row, by_column, whole - sum(pairs) - by_row - by_column]
 
 
-def _shares(terms: Sequence[str], squares: Sequence[float]) -> pd.Series:
-    squares = np.maximum(squares, 0.0)  # a difference of sums can round below
-    whole = squares.sum()
-    return pd.Series(squares / whole if whole > 0 else np.nan, index=list(terms), name="share")
+def _shares(terms: Sequence[str], squares: Sequence[float] | np.ndarray) -> pd.Series:
+    clipped = np.maximum(np.asarray(squares, dtype=float), 0.0)  # a difference of sums can round below
+    whole = clipped.sum()
+    return pd.Series(clipped / whole if whole > 0 else np.nan, index=list(terms), name="share")

@@ -50,12 +50,12 @@ def find_pairs(model: Model, model_input: ModelInput, values: np.ndarray, null: 
     sign = infer_signs(values[:SIGN_SAMPLE], model_input.gene_ids, model_input.is_tf, model.reference_data, fitted)
     in_prior, sources, names = prior_matrix(model.reference_data, model_input)
     unknown = np.full(in_prior.shape, np.nan, np.float32)
-    chances = [unknown] * len(QUESTIONS)
+    binding = response = unknown
     if model.regulation is not None:
         ends = (model_input.gene_ids[model_input.is_tf], model_input.gene_ids, in_prior)
-        chances = [model.regulation.probability(question, *ends) for question in QUESTIONS]
-    moments = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
-    return Pairs(in_prior, sources, names, *chances, sign, *moments)
+        binding, response = (model.regulation.probability(question, *ends) for question in QUESTIONS)
+    mean, sd, n = (unknown, unknown, 0) if null is None else (null.mean, null.sd, null.n)
+    return Pairs(in_prior, sources, names, binding, response, sign, mean, sd, n)
 
 
 def prior_matrix(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,29 @@ from sccafm.data.groups import ALL
 from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS, anatomy
 from sccafm.grn.contexts import Explanation, explain, top_names, top_terms, upper_sets, where_active
 from sccafm.grn.factors import FACTOR_ARRAYS, factor_names, unpack_factors
-from sccafm.grn.storage import StoredEdges, map_array
+from sccafm.grn.storage import CellEdges, StoredEdges, map_array
 
 ANATOMY_CELLS = 200  # that are taken apart one by one unless others are asked for
 
 
 class ContextViews:
     """Base of `GRN`: what it says of contexts and factors, and what its scores are made of."""
+
+    if TYPE_CHECKING:  # what `GRN` has
+        arrays: Mapping[str, np.ndarray]
+        sums: Mapping[str, np.ndarray]
+        params: Mapping[str, Any]
+        cells: pd.Index
+        genes: pd.DataFrame
+        groups: pd.Series
+        group_sizes: pd.Series
+        edges: CellEdges | StoredEdges
+        regulators: pd.Index
+        targets: pd.Index
+        _positions: Callable
+        matrix: Callable
+
+        def __len__(self) -> int: ...
 
     @cached_property
     def context(self) -> pd.DataFrame:
@@ -45,8 +62,8 @@ class ContextViews:
         """A number per cell from its context in float64; of a stored run no more than a block is in memory."""
         found = np.empty(len(self), dtype)
         for start, stop in blocks(len(self), BLOCK):
-            stored = isinstance(self.edges, StoredEdges)
-            context = map_array(self.edges.folder, "context") if stored else self.arrays["context"]
+            edges = self.edges
+            context = map_array(edges.folder, "context") if isinstance(edges, StoredEdges) else self.arrays["context"]
             found[start:stop] = function(context[start:stop].astype(np.float64))
         return found
 

@@ -191,7 +191,8 @@ def explain(u: np.ndarray, v: np.ndarray, cell: int, names: list[str], labels: p
         index=labels,
     ).sort_values("contribution", ascending=False, kind="stable")
     below = float((scores < scores[cell]).mean())
-    return Explanation(*what, float(scores[cell]), float(scores.mean()), below, table)
+    source, target, name = what
+    return Explanation(source, target, name, float(scores[cell]), float(scores.mean()), below, table)
 
 
 # --- of a model over a corpus, or of two models

@@ -2,7 +2,9 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,11 @@ class Exports:
     None: all. With `min_confidence` only edges of at least this confidence. Files appear whole or not at all, and an
     existing one is replaced.
     """
+
+    if TYPE_CHECKING:  # what `GRN` and `Network` have
+        regulators: pd.Index
+        network: Callable[..., pd.DataFrame]
+        pool: Callable[..., pd.DataFrame]
 
     def _leaving(self, group: object, top_k: int | None, min_confidence: float | None) -> pd.DataFrame:
         if min_confidence is None:

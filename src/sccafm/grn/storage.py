@@ -24,6 +24,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -340,7 +341,7 @@ def array_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "arrays").glob("*.npy"))
 
 
-def stored_results(folder: Path, n_cells: int, n_edges: int) -> dict[str, object]:
+def stored_results(folder: Path, n_cells: int, n_edges: int) -> dict[str, Any]:
     """What of a finished run stays on disk until it is asked for."""
     return {
         "edges": StoredEdges(folder, n_cells, n_edges),

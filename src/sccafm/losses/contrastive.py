@@ -150,7 +150,8 @@ def reconstruction(predicted: Tensor, expression: Tensor, is_hidden: Tensor) -> 
     """
     square = (predicted - expression).square()
     parts = [is_hidden & (expression > 0), is_hidden & (expression == 0)]
-    return sum(0.5 * (square * part).sum() / part.sum().clamp_min(1) for part in parts)
+    one, other = (0.5 * (square * part).sum() / part.sum().clamp_min(1) for part in parts)
+    return one + other
 
 
 def effective_rank(x: Tensor) -> Tensor:

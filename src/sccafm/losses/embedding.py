@@ -2,6 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +96,7 @@ def objective(
     embedded = efm(shown, graph, is_hidden)
     one, other = embedded.cells.chunk(2)
     hard = None
-    if is_causal:
+    if is_causal and graph is not None:
         first, own = shown[: len(tokens)], graph[: len(tokens)]
         lost = views.active_regulators(first, own, settings.knocked_out, settings.knocked_out_among)
         without = efm(views.knocked_out(first, own, lost), own, is_hidden[: len(tokens)])
@@ -111,14 +114,15 @@ def objective(
 
 def total(terms: dict[str, Tensor], weights: EFMWeights) -> Tensor:
     """What is minimised."""
-    return sum(getattr(weights, name) * term for name, term in terms.items() if name not in WATCHED)
+    return reduce(add, (getattr(weights, name) * term for name, term in terms.items() if name not in WATCHED))
 
 
 def together(one: Tokens, other: Tokens) -> Tokens:
     """Cells of both, one after the other."""
     names = [field.name for field in dataclasses.fields(Tokens)]
     parts = {name: (getattr(one, name), getattr(other, name)) for name in names}
-    return Tokens(**{name: None if a is None else torch.cat((a, b)) for name, (a, b) in parts.items()})
+    joined: dict[str, Any] = {name: None if a is None else torch.cat((a, b)) for name, (a, b) in parts.items()}
+    return Tokens(**joined)
 
 
 def read_factors(sfm: SFM, tokens: Tokens) -> Factors:

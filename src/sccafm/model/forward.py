@@ -18,4 +18,5 @@ def factors_of(sfm: SFM, tokens: Tokens, is_tf: np.ndarray) -> tuple[Tensor, Ten
         factors: Factors = sfm(tokens[start : start + step].to(device))
         u = factors.u[:, torch.from_numpy(is_tf).to(device)]
         found.append((u.float(), factors.v.float(), factors.context().float(), factors.summary.float()))
-    return tuple(torch.cat(many) for many in zip(*found, strict=True))
+    u, v, context, summary = (torch.cat(many) for many in zip(*found, strict=True))
+    return u, v, context, summary

@@ -51,6 +51,13 @@ class Model:
     regulation: Regulation | None = None  # what the edge model says of the vocabulary's genes
 
     @property
+    def embedding_module(self) -> EFM | CausalEFM:
+        """`efm`, where there is one; a ValueError otherwise."""
+        if self.efm is None:
+            raise ValueError(f"the model from {self.source} has no embedding module")
+        return self.efm
+
+    @property
     def vocabulary(self) -> Vocabulary:
         return self.reference_data.vocabulary
 

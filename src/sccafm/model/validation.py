@@ -1,6 +1,5 @@
 """What `infer_grn` and `embed` are handed beside the data: settings are checked, and a model is found."""
 
-import numbers
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ def check_edges(top_k: object, min_weight: object, null_cells: object) -> None:
         raise ValueError(f"null_cells must be 0 or a whole number of at least 8, got {null_cells!r}")
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
         raise ValueError(f"top_k must be a positive whole number or None for no limit, got {top_k!r}")
-    if min_weight is not None and not (isinstance(min_weight, numbers.Real) and 0 <= min_weight <= 1):
+    if min_weight is not None and not (isinstance(min_weight, int | float | np.number) and 0 <= min_weight <= 1):
         raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
 
 

@@ -55,6 +55,8 @@ class CausalEFM(nn.Module):
         Rows of the gene vectors, V.
     """
 
+    gene_vectors: Tensor  # V gene_dim
+
     def __init__(self, config: CausalEFMConfig, vocab_size: int):
         super().__init__()
         self.config = config
@@ -131,9 +133,10 @@ class MessageLayer(nn.Module):
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.norm = nn.RMSNorm(width, eps=FLOAT32_EPS)
-        self.update = nn.Sequential(nn.Linear(3 * width, hidden), nn.SiLU(), nn.Linear(hidden, width))
-        nn.init.zeros_(self.update[2].weight)  # a new layer passes on what it gets
-        nn.init.zeros_(self.update[2].bias)
+        last = nn.Linear(hidden, width)
+        self.update = nn.Sequential(nn.Linear(3 * width, hidden), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)  # a new layer passes on what it gets
+        nn.init.zeros_(last.bias)
 
     def forward(self, hidden: Tensor, graph: Factors, expression: Tensor) -> Tensor:  # C G D -> C G D
         normed = self.norm(hidden)
@@ -195,6 +198,8 @@ def graph_of(kind: str, tokens: Tokens, factors: Factors | None) -> Factors:
         one = tokens.expression.new_ones(())
         u, v = ((one * where)[..., None] for where in (tokens.is_tf & tokens.is_gene, tokens.is_gene))
         return Factors(u, v, tokens.expression)
+    if factors is None:
+        raise ValueError(f'graph="{kind}" needs the factors of the structure module')
     if kind == "sfm":
         return factors
     return replace(

@@ -11,7 +11,7 @@ class Rule(NamedTuple):
     told: str
 
 
-def _is_whole(value: object, least: int) -> bool:
+def _is_whole(value: object, least: float) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 

@@ -33,6 +33,8 @@ class BackboneConfig:
 class Rotary(nn.Module):
     """Turns queries and keys by angles that grow with the position (Su et al. 2021, RoFormer)."""
 
+    frequencies: Tensor  # head_dim/2
+
     def __init__(self, head_dim: int, base: float, interleaved: bool):
         super().__init__()
         self.interleaved = interleaved

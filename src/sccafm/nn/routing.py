@@ -31,6 +31,8 @@ class BalancedGating(nn.Module):
         weights = torch.softmax(logits.gather(-1, chosen) / self.temperature, -1)
         return torch.zeros_like(logits).scatter(-1, chosen, weights)
 
+    beta_qb: Tensor  # M
+
     @torch.no_grad()
     def update(self, beta: Tensor) -> None:
         """Move towards the balanced offset that one optimiser step's tokens asked for."""

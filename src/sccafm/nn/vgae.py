@@ -113,9 +113,8 @@ class VGAE(nn.Module):
     ) -> VGAEOutput:
         """Encode, sample (unless `z` is given) and decode; C G values throughout."""
         posterior = self.encoder(expression, factors, is_padding)
-        if z is None:
-            z = posterior.mean + posterior.scale * torch.randn_like(posterior.scale)
-        return VGAEOutput(posterior, self.decoder(z, factors, is_padding), z)
+        sample = posterior.mean + posterior.scale * torch.randn_like(posterior.scale) if z is None else z
+        return VGAEOutput(posterior, self.decoder(sample, factors, is_padding), sample)
 
 
 def fill(x: Tensor, is_padding: Tensor | None, value: float) -> Tensor:

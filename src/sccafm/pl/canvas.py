@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def pyplot():
     return plt
 
 
-def new_axes(ax, width: float, height: float):
+def new_axes(ax, width: float, height: float) -> Any:
     """The Axes that were given, or those of a new figure of this size in inches."""
     if ax is not None:
         return ax
@@ -37,7 +38,7 @@ def finish(ax, show: bool, save: str | Path | None):
         if path.suffix.lower() not in FORMATS:
             raise ValueError(f"save={str(save)!r}: expected a file name that ends with {', '.join(FORMATS)}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"svg.fonttype": "none", "pdf.fonttype": 42}  # text stays text, to be edited
+        settings: Any = {"svg.fonttype": "none", "pdf.fonttype": 42}  # text stays text, to be edited
         with pyplot().rc_context(settings):
             write_whole(
                 path,
@@ -112,7 +113,8 @@ def free_places(point: np.ndarray, extent: np.ndarray, taken: list, frame: np.nd
     low, high = center - extent / 2, center + extent / 2
     is_inside = (low >= frame[0]).all(1) & (high <= frame[1]).all(1)
     boxes = np.array(taken)  # N 2 2: low, high
-    over = ((low[:, None] < boxes[None, :, 1]) & (high[:, None] > boxes[None, :, 0])).all(2).any(1)
+    meets = (low[:, None] < boxes[None, :, 1]) & (high[:, None] > boxes[None, :, 0])  # K N 2
+    over = np.any(np.all(meets, axis=2), axis=1)
     return center[is_inside & ~over]
 
 

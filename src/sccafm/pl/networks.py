@@ -177,8 +177,8 @@ def draw_edges(ax, edges: pd.DataFrame, at: dict, half: dict, scale: float) -> N
         start, stop = at[row.source], at[row.target]
         bend = 0.18 if (row.target, row.source) in both else 0.04
         arrow = FancyArrowPatch(
-            border(start, stop, half[row.source]),
-            border(stop, start, half[row.target] + 0.015),
+            tuple(border(start, stop, half[row.source])),
+            tuple(border(stop, start, half[row.target] + 0.015)),
             arrowstyle=HEADS[row.sign],
             connectionstyle=f"arc3,rad={bend}",
             mutation_scale=(9 + 3 * width) * scale,

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def picture(draw: Callable[[], object], told: str) -> str:
+def picture(draw: Callable[[], Any], told: str) -> str:
     """What `draw` draws (it returns Axes), as an image in the page; letters are outlines, so that no font is needed."""
     plt = pyplot()
     with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": "sccafm"}):

@@ -95,7 +95,7 @@ class Conditions:
         word = str(value).strip().lower()
         if word in self._index or word in NULL_WORDS:
             return self._index.get(word, 0)
-        spellings = SPECIES.get(species_name(word)) or (SYNONYMS.get(word, UNKNOWN),)
+        spellings = SPECIES.get(species_name(word) or "") or (SYNONYMS.get(word, UNKNOWN),)
         return next((self._index[s] for s in spellings if s in self._index), 0)
 
     def literal(self, word: str) -> int:

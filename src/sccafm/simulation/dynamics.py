@@ -62,7 +62,8 @@ class Dynamics:
         n_states, n_genes = rates.shape
         weights = np.zeros((n_states, len(regulators), n_genes))
         constant = rates.copy()
-        np.add.at(constant, (slice(None), target), np.maximum(-effect, 0))  # a repressor that is absent
+        for rates_of_state in constant:
+            np.add.at(rates_of_state, target, np.maximum(-effect, 0))  # a repressor that is absent
         for state, is_on in enumerate(activity):
             weights[state, row[is_on], target[is_on]] = effect[is_on]
             np.add.at(constant[state], target[~is_on], effect[~is_on] * kinetics.off_occupancy)

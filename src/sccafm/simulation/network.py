@@ -1,6 +1,7 @@
 """The network that is simulated: the door for a table of signed edges, and real sub-networks of the prior."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +28,8 @@ def read_network(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         No edge, self-edges, an edge that stands there twice, another sign than +1 or -1, or a strength that is no
         positive number.
     """
-    source, target = next((ends for ends in ENDS if set(ends) <= set(table.columns)), (None, None))
-    if source is None or "sign" not in table:
+    source, target = next((ends for ends in ENDS if set(ends) <= set(table.columns)), ("", ""))
+    if not source or "sign" not in table:
         raise KeyError(
             f"expected columns source, target, sign (and strength), got {list(table.columns[:8])}; "
             "rename them: `network.rename(columns={'my_tf': 'source', 'my_gene': 'target'})`"
@@ -130,7 +131,8 @@ def sample_network(
 
 def _signed_prior(prior: pd.DataFrame | str | Path | None) -> pd.DataFrame:
     if isinstance(prior, pd.DataFrame):
-        edges = prior.rename(columns={"source": "Gene1", "target": "Gene2"})
+        given: Any = prior
+        edges = given.rename(columns={"source": "Gene1", "target": "Gene2"})
     else:
         edges = read_prior(bundled() / "OmniPath.csv" if prior is None else Path(prior))
         classes = read_regulators(bundled() / "human_tfs.csv")["class"]

@@ -152,7 +152,12 @@ def compare(
         except KeyError as error:
             notes.append(f"edges are not compared: {error.args[0]}")
     found = Comparison(
-        tuple(map(str, contrast)), run.regulators(), run.contexts(), edges, described(units, designs), tuple(notes)
+        (str(contrast[0]), str(contrast[1])),
+        run.regulators(),
+        run.contexts(),
+        edges,
+        described(units, designs),
+        tuple(notes),
     )
     if adata is not None and not copy:
         tables = {n: getattr(found, n) for n in ("regulators", "contexts", "edges", "design")}

@@ -118,11 +118,11 @@ def fit_head(
     settings = Settings(kind, network, target, rep, groups, random_state=random_state)
     is_known = check_input(adata, settings, n_folds)
     obs = adata.obs[is_known]
-    x = None if finetune is not None else vectors(adata, use_rep)[is_known]
     y, classes = read_target(obs[target], kind)
     folds = make_folds(obs, groups, n_folds, random_state)
     if finetune is None:
         warn_of_unused("without finetune=", options, model=model, grn=grn, batch_size=batch_size, device=device)
+        x = vectors(adata, use_rep)[is_known]
         outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
         made_by, tuned = embedding_hash(adata, use_rep), None
     else:
@@ -130,7 +130,7 @@ def fit_head(
             warn("use_rep= has no effect with finetune=, which reads expression")
         check_settings(batch_size, options)
         model = as_model(model, device)
-        check_module(model)
+        efm = own_module(model)
         check_grn(adata, grn, model, genes)
         model_input = prepare(adata, model, options.of_networks(grn))
         if grn is not None:
@@ -141,8 +141,9 @@ def fit_head(
             model, model_input, np.flatnonzero(is_known), grn, forward_batch_size(batch_size, model), progress
         )
         with training_bar(finetune, folds, progress) as bar:
-            learner = Finetuned(model.efm, cells, y, settings, finetune, len(classes), bar)
+            learner = Finetuned(efm, cells, y, settings, finetune, len(classes), bar)
             outputs, found = cross_fit(learner, y, folds, len(classes))
+        assert found.efm is not None  # `Finetuned` has made one
         tuned = Tuned(
             found.efm, finetune, model_input.gene_ids, tuple(model_input.symbols.astype(str)), model_input.is_tf, preprocess,
             model.weights_hash, model.source,
@@ -186,7 +187,8 @@ def check_input(adata: AnnData, settings: Settings, n_folds: int) -> np.ndarray:
     return is_known
 
 
-def check_module(model: Model) -> None:
+def own_module(model: Model) -> CausalEFM:
+    """The embedding module to fine-tune; refuses a model without one of this library's."""
     if model.efm is None:
         raise ValueError(
             f"the model from {model.source} has no embedding module to fine-tune; use the bundled one, model=None, or train "
@@ -197,6 +199,7 @@ def check_module(model: Model) -> None:
             "the published embedding module cannot be fine-tuned; load a model with this library's, e.g. sccafm.load(), or "
             "fit a head on its frozen vectors"
         )
+    return model.efm
 
 
 def read_target(column: pd.Series, kind: str) -> tuple[Tensor, tuple[str, ...]]:

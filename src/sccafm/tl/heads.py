@@ -131,6 +131,8 @@ def read_tuned(folder: Path, content: dict) -> Tuned:
     with safe_open(path, "pt") as file:
         vocab_size = file.get_slice("gene_vectors").get_shape()[0]
     efm = load_efm(folder / "efm_config.json", path, vocab_size, 0)
+    if not isinstance(efm, CausalEFM):
+        raise ValueError(f"{folder} holds a published embedding module, which no head was fitted with")
     return Tuned(
         efm.eval().requires_grad_(False), read_settings(content), np.array(content["gene_ids"]),
         tuple(content["symbols"]), np.array(content["is_tf"]), content["preprocess"], content["weights_hash"],

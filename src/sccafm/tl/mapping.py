@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,7 @@ def annotate(
     tree = NearestNeighbors(n_neighbors=min(n_neighbors, len(codes))).fit(reference.cells.to_numpy()[is_known])
     near = codes[tree.kneighbors(placed.cells.to_numpy(), return_distance=False)]
     shares = np.stack([(near == code).mean(1) for code in range(len(names))], axis=1)
-    named = adata if placed.adata is None else placed.adata
+    named: Any = adata if placed.adata is None else placed.adata
     named.obs[label_added] = pd.Categorical.from_codes(shares.argmax(1), list(names))
     named.obs[f"{label_added}_share"] = shares.max(1).astype(np.float32)
     return pd.DataFrame(shares, placed.cells.index, list(names))
@@ -96,7 +97,8 @@ def reference_labels(reference: Embedding, labels: pd.Series | Sequence | None) 
             raise ValueError("the reference has no groups to name cells by; pass labels=, or embed it with groupby=")
         found = reference.groups
     elif isinstance(labels, pd.Series):
-        found = labels.reindex(reference.cells.index)
+        series: Any = labels
+        found = series.reindex(reference.cells.index)
     else:
         if len(labels) != len(reference):
             raise ValueError(

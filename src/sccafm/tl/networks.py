@@ -1,7 +1,7 @@
 """The networks that read a label or a number from a cell's vector, and how they are fitted to vectors that stand still."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Settings:
 class Fit(NamedTuple):
     """A network, what vectors are standardised by, and the embedding module that was tuned with it, if one was."""
 
-    network: nn.Module
+    network: Any  # nn.Module
     center: Tensor  # D
     scale: Tensor  # D
     efm: CausalEFM | None = None
@@ -59,7 +59,7 @@ class Frozen:
         return outputs(found, torch.from_numpy(self.x[cells]))
 
 
-def make_network(settings: Settings, width: int, outputs: int) -> nn.Module:
+def make_network(settings: Settings, width: int, outputs: int) -> Any:
     if settings.network == "linear":
         return nn.Linear(width, outputs)
     return nn.Sequential(

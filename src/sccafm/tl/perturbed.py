@@ -128,7 +128,7 @@ class Shift:
 
 
 def shift_of(x, labels: np.ndarray, strata: np.ndarray, label: str, control: str) -> Shift | None:
-    total, count, used = 0.0, 0, set()
+    total, count, used = np.zeros(x.shape[1]), 0, set()
     for stratum in np.unique(strata[labels == label]):
         own, rest = (np.flatnonzero((strata == stratum) & (labels == name)) for name in (label, control))
         if len(rest) < MIN_CELLS or not len(own):

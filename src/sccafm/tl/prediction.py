@@ -97,7 +97,7 @@ def predict(
 
 def fitting_vectors(adata: AnnData, head: Head) -> np.ndarray:
     """Vectors in obsm that are of the head's kind."""
-    use_rep = head.settings.use_rep
+    use_rep = str(head.settings.use_rep)
     x = vectors(adata, use_rep)
     if x.shape[1] != len(head.center):
         raise ValueError(f"obsm[{use_rep!r}] is {x.shape[1]} wide, the head was fitted on {len(head.center)}")

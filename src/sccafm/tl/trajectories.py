@@ -220,7 +220,8 @@ def scores_of(grn: GRN, cells: np.ndarray, rows: np.ndarray) -> np.ndarray:
     size = grn.context.shape[1]
     index, value = (np.asarray(grn.arrays[f"u_{kind}"][cells])[:, rows] for kind in ("index", "value"))
     u = unpack_factors(index, value, size)
-    v = unpack_factors(*(np.asarray(grn.arrays[f"v_{kind}"][cells]) for kind in ("index", "value")), size)
+    v_index, v_value = (np.asarray(grn.arrays[f"v_{kind}"][cells]) for kind in ("index", "value"))
+    v = unpack_factors(v_index, v_value, size)
     found = (u @ v.transpose(0, 2, 1)).astype(np.float64)
     found[:, np.arange(len(rows)), grn.targets.get_indexer(grn.regulators[rows])] = 0
     return found

@@ -92,7 +92,8 @@ class Finetuned:
         train = np.flatnonzero(where)
         begun = fit(self.start[train], self.y[train], self.settings, self.n_classes)
         efm = copy.deepcopy(self.efm).train().requires_grad_(True)
-        network, center, scale = (part.to(self.cells.device) for part in begun[:3])
+        network = begun.network.to(self.cells.device)
+        center, scale = begun.center.to(self.cells.device), begun.scale.to(self.cells.device)
         told = self.finetune
         optimizer = torch.optim.AdamW(
             [
@@ -122,6 +123,7 @@ class Finetuned:
         return Fit(network.eval().cpu(), begun.center, begun.scale, efm.eval().requires_grad_(False))
 
     def outputs(self, found: Fit, where: np.ndarray) -> Tensor:
+        assert found.efm is not None  # `fit` has made one
         return outputs(found, self.cells.vectors(found.efm, np.flatnonzero(where)))
 
     def _seen(self, efm: CausalEFM, cells: np.ndarray) -> Tensor:

@@ -5,6 +5,7 @@ Tensors are stored whole under their parameter's name, so that any number of pro
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -34,7 +35,7 @@ def split_like(tensor: Tensor, example: Tensor) -> Tensor:
 
 
 def save_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, progress: dict, write: bool
+    path: Path, module: Any, optimizer: torch.optim.Optimizer | None, progress: dict, write: bool
 ) -> None:
     """Every process must call this; the one that is to `write` does."""
     tensors = {MODEL + name: whole(value) for name, value in module.state_dict().items()}
@@ -53,7 +54,7 @@ def read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(MODEL + prefix): file.get_tensor(name) for name in names}
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:
+def load_checkpoint(path: Path, module: Any, optimizer: torch.optim.Optimizer | None = None) -> dict:
     """Fill a network, and an optimiser if there is one; returns what was stored of the run's progress."""
     with safe_open(path, "pt") as file:
         told = file.metadata() or {}

@@ -3,7 +3,7 @@
 import json
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sccafm.losses.embedding import EFMWeights, Views
 from sccafm.nn import CausalEFMConfig, SFMConfig, VGAEConfig
@@ -242,7 +242,7 @@ def holds_contexts(config: TrainSFM) -> bool:
 RENAMED = {"cells": "batch_size", "batches": "accumulate_grad_batches"}  # keys of runs that were begun before 0.1.0
 
 
-def read_config(path: Path, kind: type = TrainSFM):
+def read_config(path: Path, kind: Any = TrainSFM) -> Any:
     """A configuration from JSON, such as the config.json of a run; absent keys keep their defaults.
 
     Raises
@@ -254,13 +254,13 @@ def read_config(path: Path, kind: type = TrainSFM):
         values = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    parts = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.type)}
+    parts: dict[str, Any] = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.type)}
     try:
         values = {RENAMED.get(name, name): value for name, value in values.items()}
         nested = {name: type(make())(**values[name]) for name, make in parts.items() if name in values}
         names = [f.name for f in fields(kind) if f.type in (Path, Path | None)]
-        paths = {name: Path(values[name]) for name in names if values.get(name) is not None}
-        return kind(**values | nested | paths)
+        paths: dict[str, Any] = {name: Path(values[name]) for name in names if values.get(name) is not None}
+        return kind(**{**values, **nested, **paths})
     except (TypeError, ValueError) as error:
         command = kind.__name__.removeprefix("Train").lower()
         raise ValueError(f"{path}: {error}; `python -m sccafm.train {command} --help` lists the keys") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ class Batch:
     dataset: str
 
     def to(self, device) -> "Batch":
-        tensors = (None if x is None else x.to(device) for x in (self.tokens, self.activity, self.programme))
-        return Batch(*tensors, self.dataset)
+        programme = None if self.programme is None else self.programme.to(device)
+        return Batch(self.tokens.to(device), self.activity.to(device), programme, self.dataset)
 
 
 class Corpus:
@@ -66,7 +67,7 @@ class Corpus:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: Any,
         reference_data: ReferenceData,
         progress: bool = True,
         for_edges: bool = True,
@@ -136,7 +137,7 @@ class Corpus:
         return Batch(tokens, activity, programme, dataset.name)
 
 
-def number_of_factors(config: RunConfig) -> int:
+def number_of_factors(config: Any) -> int:
     """Of the model to start from, where there is one."""
     if config.init is None:
         return config.sfm.num_factors

@@ -118,7 +118,8 @@ class EdgeEvidence:
             source.append(borrowed)
         source += [block for name, block in self.blocks.items() if name.startswith("source.")]
         target += [block for name, block in self.blocks.items() if name.startswith("target.")]
-        return tuple(np.concatenate([scaled(block) for block in side], 1) for side in (source, target))
+        one, other = (np.concatenate([scaled(block) for block in side], 1) for side in (source, target))
+        return one, other
 
     def chip_vectors(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """ChIP-seq of targets (V 64: an SVD of genes x experiments), and of each regulator's relatives (V 64).

@@ -65,11 +65,10 @@ class Tower(nn.Module):
         super().__init__()
         outputs = len(QUESTIONS) * config.width
         self.drop_input = nn.Dropout(config.dropout / 2)
-        self.layers = nn.Sequential(
-            nn.Linear(inputs, config.hidden), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, outputs)
-        )
+        last = nn.Linear(config.hidden, outputs)
+        self.layers = nn.Sequential(nn.Linear(inputs, config.hidden), nn.SiLU(), nn.Dropout(config.dropout), last)
         self.skip = nn.Linear(inputs, outputs, bias=False)
-        for weight in (self.layers[-1].weight, self.skip.weight):
+        for weight in (last.weight, self.skip.weight):
             weight.data.mul_(0.5)
 
     def forward(self, x: Tensor) -> Tensor:  # N P -> N 2 K
@@ -93,6 +92,9 @@ class Source:
 
 class EdgeModel(nn.Module):
     """Towers, a vector of its own for each regulator, and what each source makes of the products."""
+
+    of_source: Tensor  # V P
+    of_target: Tensor
 
     def __init__(self, config: EdgeModelConfig, source: Tensor, target: Tensor, sources: Mapping[str, Source]):
         super().__init__()
@@ -208,7 +210,8 @@ def train_one(
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = EdgeModel(config, *features, sources)
+        source, target = features
+        model = EdgeModel(config, source, target, sources)
         optimizer = model_optimizer(model, config)
         rates = [group["lr"] for group in optimizer.param_groups]
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=config.steps, pct_start=0.1)

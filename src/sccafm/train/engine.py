@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -31,21 +31,26 @@ class Task(Protocol):
 
     def __call__(self, batch) -> tuple[dict[str, Tensor], object]:
         """Every loss term before weighting, and what `measure` wants to see."""
+        ...
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """What is minimised."""
+        ...
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Groups with their peak learning rates."""
+        ...
 
     def measure(self, seen: object) -> dict[str, Tensor]:
         """Numbers to be summed over the micro-batches of a step and over processes."""
+        ...
 
     def after_step(self, sums: dict[str, Tensor]) -> None:
         """What the optimiser does not do, from these sums: the same in every process."""
 
     def parts(self) -> Iterable[nn.Module]:
         """Modules that may be gathered one at a time where the weights are shared between processes."""
+        ...
 
 
 class Data(Protocol):
@@ -91,11 +96,11 @@ class Engine:
         Show a bar.
     """
 
-    def __init__(self, fabric, config, task: Task, data: Data, run: Path, progress: bool = True):
+    def __init__(self, fabric: Any, config, task: Task, data: Data, run: Path, progress: bool = True):
         self.fabric, self.config, self.data, self.run = fabric, config, data, run
         self.progress = progress and fabric.is_global_zero
-        self.module = fabric.setup_module(Objective(task))
-        self.optimizer = fabric.setup_optimizers(task.optimizer())
+        self.module: Any = fabric.setup_module(Objective(task))
+        self.optimizer: Any = fabric.setup_optimizers(task.optimizer())
         for group in self.optimizer.param_groups:
             group["peak"] = group["lr"]
         self.done = {"step": 0, "best": math.inf, "stale": 0}  # stale: evaluations since the best one
@@ -279,6 +284,9 @@ class Reader:
         for _ in range(2 * threads):
             self._ask()
 
+    def __iter__(self) -> "Reader":
+        return self
+
     def __next__(self):
         batch = self.upcoming.popleft().result()
         self._ask()
@@ -306,4 +314,4 @@ def schedule(step: int, config) -> float:
 
 def full(norm: Tensor) -> Tensor:
     """The norm over all processes."""
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return getattr(norm, "full_tensor", lambda: norm)()

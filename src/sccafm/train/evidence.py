@@ -60,6 +60,14 @@ class Evidence(nn.Module):
                 name, torch.from_numpy(np.concatenate(tuple(side), 1))
             )  # V 2K: products of both questions add up
 
+    keys: Tensor  # of the prior's edges, in rising order: source * V + target
+    strength: Tensor  # of each
+    degree: Tensor  # V, and so are the next two
+    bound: Tensor
+    responds: Tensor
+    sends: Tensor  # V 2K
+    receives: Tensor
+
     def _keep(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(name, tensor, persistent=False)
 

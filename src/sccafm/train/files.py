@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -220,9 +221,9 @@ def load(file: File, config: RunConfig, chosen: Sequence[np.ndarray] | None = No
         raise ValueError(f"{file.path} could be surveyed but not be read again: {error}") from error
     cells = np.concatenate(runs)
     held = file.is_held_out[cells]
-    shared = {f.name: getattr(file, f.name) for f in fields(DataSet) if hasattr(file, f.name)}
+    shared: dict[str, Any] = {f.name: getattr(file, f.name) for f in fields(DataSet) if hasattr(file, f.name)}
     return DataSet(
-        **shared | {"conditions": file.conditions[file.cells[cells]]},
+        **{**shared, "conditions": file.conditions[file.cells[cells]]},
         counts=counts,
         neighbors=nearest(counts, file.variable, config),
         train=np.flatnonzero(~held),

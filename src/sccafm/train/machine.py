@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -97,14 +98,15 @@ def count_processes(machine: Machine) -> tuple[int, int]:
     return found
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
+def choose_precision(precision: str, device: torch.device) -> Any:
     if precision != "auto":
         return precision
     return "bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def choose_strategy(machine: Machine, world: int, parts: Callable[[nn.Module], list[nn.Module]]):
-    from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     if world == 1:
         if machine.strategy == "fsdp":
@@ -116,7 +118,7 @@ def choose_strategy(machine: Machine, world: int, parts: Callable[[nn.Module], l
     # Buffers are the same everywhere by themselves; torch 2.13 gave the switch a new name.
     names = ("forward_sync_buffers", "broadcast_buffers")
     known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
-    buffers = {next(name for name in names if name in known): False}
+    buffers: dict[str, Any] = {next(name for name in names if name in known): False}
     # A term that is switched off leaves its parameters without a gradient.
     return DDPStrategy(find_unused_parameters=True, timeout=timeout, **buffers)
 

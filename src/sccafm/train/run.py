@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from sccafm._io import write_whole
 from sccafm.reference.bundle import ReferenceData
 from sccafm.train.config import RunConfig, read_config
 from sccafm.train.corpus import Corpus
-from sccafm.train.engine import CHECKPOINT, Data, Engine, Task
+from sccafm.train.engine import CHECKPOINT, Engine
 from sccafm.train.machine import connect, disconnect
 
 FREE = ("steps", "threads", "device", "machine", "checkpoint_every", "patience", "run")  # may change within a run
@@ -31,13 +32,13 @@ Networks = tuple[nn.Module, ...]
 class TaskDefinition:
     """What a kind of run has of its own."""
 
-    release: Callable[[RunConfig], tuple[Files, ReferenceData]]
+    release: Callable[[Any], tuple[Files, ReferenceData]]
     """Files of the model folder that it stands on, and their tables."""
-    build: Callable[[RunConfig, Files, ReferenceData, Corpus], Networks]
+    build: Callable[[Any, Files, ReferenceData, Corpus], Networks]
     """Networks to begin with, on the CPU."""
-    build_task: Callable[[RunConfig, Networks, ReferenceData, Corpus], tuple[Task, Data]]
-    """Losses of these networks, and batches."""
-    write_model: Callable[[Networks, RunConfig, Files, Path, Corpus], None]
+    build_task: Callable[[Any, Any, ReferenceData, Corpus], tuple[Any, Any]]
+    """Losses of these networks and where their batches come from: a `Task` and its `Data` (`sccafm.train.engine`)."""
+    write_model: Callable[[Any, Any, Files, Path, Corpus], None]
     """The model folder, from the file of trained weights. The networks are whole ones on the CPU, to be filled: those that
     trained may be spread over processes."""
     for_edges: bool
@@ -55,10 +56,14 @@ def train(config: RunConfig, kind: TaskDefinition, progress: bool) -> Path:
         ranks = {"rank": fabric.global_rank, "world": fabric.world_size, "barrier": fabric.barrier}
         with closing(Corpus(config, reference_data, progress, for_edges=kind.for_edges, **ranks)) as corpus:
             kept, trained = fit(fabric, config, kind, files, reference_data, corpus, progress)
-        if fabric.is_global_zero:
+        if kept is not None:
             kind.write_model(kept, config, files, trained, corpus)
         fabric.barrier()
     return config.run / "model"
+
+
+def parts_of(objective: Any) -> list[nn.Module]:
+    return objective.task.parts()
 
 
 @contextmanager
@@ -66,9 +71,7 @@ def processes(config: RunConfig) -> Iterator:
     """This process as one of those that train: a launched fabric."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    fabric = connect(
-        config.machine, config.device, config.accumulate_grad_batches, lambda objective: objective.task.parts()
-    )
+    fabric = connect(config.machine, config.device, config.accumulate_grad_batches, parts_of)
     try:
         yield fabric
     finally:

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 from collections.abc import Iterable
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import torch
@@ -87,7 +89,7 @@ class Trainer(nn.Module):
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         weights = dataclasses.asdict(self.config.weights)
-        return sum(weights[name] * term for name, term in terms.items() if weights[name])
+        return reduce(add, (weights[name] * term for name, term in terms.items() if weights[name]))
 
     def optimizer(self) -> torch.optim.AdamW:
         """Gene vectors learn slowly and are not decayed; norms, biases and bins are not decayed either."""

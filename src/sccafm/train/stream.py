@@ -90,7 +90,7 @@ class Stream:
             for window in range(turn, turn + held + 1):  # and the next, ahead of time
                 if window not in futures:
                     futures[window] = self.loader.submit(self._load, lane, window)
-            chosen = futures[turn + rng.integers(held)]
+            chosen = futures[turn + int(rng.integers(held))]
         return chosen.result()
 
     def pick_held_out(self, rng: np.random.Generator) -> DataSet:

@@ -35,6 +35,8 @@ def gene_vectors(
     """
     size = len(function)
     sends, receives = leading(regulation, int(SENDS * width))
+    if corpus.profiles is None:
+        raise ValueError("gene vectors need a corpus with profiles")
     expression = corpus.profiles[:, : int(EXPRESSION * width)]
     edges = reference_data.prior_tokens
     degrees = [np.log1p(np.bincount(edges[end], minlength=size)) for end in ("source", "target")]
