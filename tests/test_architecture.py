@@ -8,6 +8,7 @@ SOURCE = Path(__file__).parents[1] / "src/sccafm"
 ORDER = [
     *(
         "_io",
+        "_docs",
         "_text",
         "_settings",
         "_machine",

@@ -1,10 +1,14 @@
 """The API reference names every public name, and nothing else."""
 
+import functools
 import importlib
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+import sccafm
 
 API = Path(__file__).parents[1] / "docs/api"
 NAMESPACES = [
@@ -39,3 +43,33 @@ def test_every_public_name_is_in_the_reference(namespace):
 def test_no_name_is_listed_twice():
     told = [id(getattr(importlib.import_module(module), name)) for module, names in listed().items() for name in names]
     assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_every_public_name_has_a_docstring(namespace):
+    public = importlib.import_module(namespace)
+    bare = []
+    for name in public.__all__:
+        one = getattr(public, name)
+        members = vars(one).items() if inspect.isclass(one) else ()
+        parts = [(name, one), *((f"{name}.{key}", value) for key, value in members if not key.startswith("_"))]
+        bare += [key for key, value in parts if is_documented(value) is False]
+    assert bare == []
+
+
+def test_shared_paragraphs_are_filled_in():
+    calls = (sccafm.infer_grn, sccafm.embed, sccafm.Embedding.place, sccafm.tl.fit_head, sccafm.tl.predict)
+    for call in calls:
+        text = inspect.getdoc(call)
+        assert "%(" not in text and "\nlayer\n    Layer to read. None: the first of" in text
+        parameters = text.split("Parameters\n")[1].split("Returns\n")[0]
+        told = {name for line in re.findall(r"^(\w[\w, ]*)$", parameters, re.MULTILINE) for name in line.split(", ")}
+        assert told == set(inspect.signature(call).parameters) - {"self"}
+
+
+def is_documented(value: object) -> bool | None:
+    """None for what has no docstring of its own: fields, modules' data."""
+    value = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+    if isinstance(value, property | functools.cached_property) or inspect.isroutine(value) or inspect.isclass(value):
+        return bool(value.__doc__)
+    return None

@@ -1,6 +1,7 @@
 """Odd input at the entry: each kind is read rightly, or refused in words that mend it, before the first cell is read."""
 
 import dataclasses
+import inspect
 import os
 
 import anndata as ad
@@ -324,6 +325,42 @@ def test_a_damaged_part_names_its_file(call, toy_adata, tmp_path, name, damage):
         grn = sccafm.read_grn(tmp_path / "grn")
         grn.to_frame()
         len(grn.context)
+
+
+@pytest.mark.parametrize("kind", ["infer", "embed"])
+def test_a_cell_without_a_count_in_the_genes_that_are_read_is_named(call, toy_adata, kind):
+    genes = list(toy_adata.var_names[:12])
+    toy_adata.X = toy_adata.X.toarray()
+    toy_adata.X[3, :12] = 0
+    assert toy_adata.X[3].any()
+    with pytest.warns(
+        UserWarning, match=f"1 cells have no count in the genes that were read, .*{toy_adata.obs_names[3]}"
+    ):
+        call(kind, toy_adata, genes=genes)
+
+
+@pytest.mark.parametrize("kind", ["infer", "embed"])
+def test_what_cannot_be_written_is_said_before_the_first_cell_is_read(call, toy_adata, tmp_path, kind, monkeypatch):
+    toy_adata.write_h5ad(tmp_path / "cells.h5ad")
+    some = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")[::2]
+    monkeypatch.setattr("sccafm.data.matrix.Matrix.read", lambda *_: pytest.fail("a cell was read"))
+    with (
+        pytest.warns(UserWarning, match="a subset of a backed file cannot be annotated"),
+        pytest.raises(BaseException, match="a cell"),
+    ):
+        call(kind, some)
+
+
+@pytest.mark.parametrize(
+    "tool", ["rank_regulators", "compare", "regulator_activity", "knockout", "trajectory", "predict"]
+)
+def test_a_tool_refuses_a_key_that_h5ad_cannot_hold(tool):
+    call = getattr(sccafm.tl, tool)
+    needed = [
+        p for p in inspect.signature(call).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+    ]
+    with pytest.raises(ValueError, match="key_added must be a name that h5ad can hold"):
+        call(**{p.name: None for p in needed}, key_added="a/b")
 
 
 def test_booleans_are_said(call, toy_adata):

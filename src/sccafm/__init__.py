@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what __getattr__ finds, for editors and type checkers
     from sccafm import datasets, evaluate, pl, pp, tl
     from sccafm import simulation as simulation  # reached by name, though not in __all__
-    from sccafm import train as train
     from sccafm._settings import settings
     from sccafm.embedding.adapt import Adapt
     from sccafm.embedding.embed import embed

@@ -1,5 +1,6 @@
 """Torch as this library expects it, whatever the caller has set: float32 on the CPU, no autocast, gradients where asked for."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -25,3 +26,8 @@ def plain_torch() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+
+
+def cosine_decay(share: float) -> float:
+    """Share of the greatest learning rate once a `share` of the steps is done: from 1 along half a cosine to 5 %."""
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))

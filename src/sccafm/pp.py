@@ -5,7 +5,6 @@ scanpy's functions in the published order.
 """
 
 import re
-import warnings
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from sccafm._settings import logger
-from sccafm._text import listing
+from sccafm._text import listing, warn
 from sccafm.data.input import NAME_COLUMNS, check_known, find_species
 from sccafm.data.matrix import kind_of
 from sccafm.model.model import Model
@@ -187,7 +186,7 @@ def named_lists(
         return lists
     if any(lists):
         needed = "n_top_genes" if active else "hvg_exclude_preserved_genes=True"
-        warnings.warn(f"preserve_gene_names and hvg_exclude_gene_names have no effect without {needed}", stacklevel=3)
+        warn(f"preserve_gene_names and hvg_exclude_gene_names have no effect without {needed}")
     return None
 
 
@@ -235,14 +234,14 @@ def readable(values, account: dict[str, int]):
     if bad.any():
         account["values that are not finite"] = int(bad.sum())
         data[bad] = 0
-        warnings.warn(f"{bad.sum():,} values of X are not finite and are read as 0", stacklevel=3)
+        warn(f"{bad.sum():,} values of X are not finite and are read as 0")
     kind = kind_of(values, values.shape[0])
     if kind == "scaled" or data.min(initial=0) < 0:
         raise ValueError(
             "X holds negative values: scaled data cannot be normalised; pass counts, e.g. adata.raw.to_adata()"
         )
     if kind != "counts":
-        warnings.warn("X holds no counts: it is normalised as if it did", stacklevel=3)
+        warn("X holds no counts: it is normalised as if it did")
     return values
 
 

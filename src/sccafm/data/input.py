@@ -147,6 +147,14 @@ class ModelInput:
         )
 
 
+def warn_of_silent(model_input: ModelInput, cells: Sequence[int], consequence: str) -> None:
+    """Name cells (positions) without a count in the genes that are read; of cells without any count it was said already."""
+    silent = np.setdiff1d(cells, model_input.survey.empty).astype(int)
+    if len(silent):
+        names = listing(model_input.matrix.obs_names[silent])
+        warn(f"{len(silent):,} cells have no count in the genes that were read, {consequence}: {names}")
+
+
 def prepare(adata, model, options: InputOptions = DEFAULTS) -> ModelInput:
     """Read an AnnData for a model: the one door through which `infer_grn`, `embed` and the heads take their data."""
     return read(adata, model.reference_data, options)

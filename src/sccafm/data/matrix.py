@@ -122,7 +122,7 @@ def csr_block(values: Any, start: int, stop: int) -> sparse.csr_matrix:
 
 
 def kind_of(values: object, n_cells: int) -> str:
-    """ "counts", "log", "linear" or "scaled", from up to five blocks of cells spread over the matrix."""
+    """What the values are: "counts", "log", "linear" or "scaled"; from up to five blocks of cells spread over the matrix."""
     starts = sorted({int(s) for s in np.linspace(0, max(n_cells - 200, 0), 5)})
     data = np.concatenate([csr_block(values, s, min(s + 200, n_cells)).data for s in starts])
     data = data[np.isfinite(data)]

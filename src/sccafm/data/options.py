@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What to read of an AnnData. `sccafm.infer_grn` describes each option; the defaults stand here alone."""
+    """What to read of an AnnData. `sccafm._docs` describes each option; the defaults stand here alone."""
 
     regulators: str | Sequence[str] = "dna_binding"
     always: Sequence[str] = ()

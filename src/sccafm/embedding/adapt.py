@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from sccafm._io import BLOCK, blocks
 from sccafm._text import warn
+from sccafm._torch import cosine_decay
 from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
 from sccafm.embedding.held_out import HELD, SEEN, HeldOut, chosen_genes, is_better
@@ -116,7 +117,7 @@ def adapt_efm(
         watch = Watch(judge, efm, clock)
         for share in clock:
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
+                group["lr"] = settings.learning_rate * cosine_decay(share)
             step(model, efm, optimizer, cells.draw(), settings)
             if watch.is_over(share):
                 break

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from sccafm._docs import shared_parameters
 from sccafm._io import digest, disk_errors, whole_path
 from sccafm._parallel import check_jobs, choose_jobs
 from sccafm._settings import logger
@@ -23,7 +24,7 @@ from sccafm.data.disk import is_path
 from sccafm.data.files import prepare_cells
 from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
 from sccafm.data.handover import cells_of
-from sccafm.data.input import DEFAULTS, ModelInput
+from sccafm.data.input import DEFAULTS, ModelInput, warn_of_silent
 from sccafm.data.joined import CellFiles, open_files
 from sccafm.data.options import InputOptions
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
@@ -42,6 +43,7 @@ from sccafm.nn import CausalEFM
 
 
 @plain_torch()
+@shared_parameters
 def embed(
     adata,
     model: Model | str | Path | None = None,
@@ -79,15 +81,19 @@ def embed(
     adata
         As in `sccafm.infer_grn`: counts or normalised values, human or mouse, in memory, backed, or the path of one or several
         files.
-    model
-        What `sccafm.load` returned, or takes; None: the model that ships with the library.
+    %(model)s
     grn
         Networks of these cells, inferred by the same model with ``keep_factors=True``: the structure module is not asked
         again, and genes and regulators are the networks'.
     groupby
         Column of obs; `Embedding.genes_by_group` then has the genes' vectors in each group.
-    genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess
-        As in `sccafm.infer_grn`.
+    %(genes)s
+    %(n_top_genes)s
+    %(layer)s
+    %(gene_key)s
+    %(species)s
+    %(condition_keys)s
+    %(preprocess)s
     adapt
         Continue training on these cells first: "5 epochs", "3 minutes" or an `sccafm.Adapt`. What does not serve cells
         that are held out is not kept. The model that was passed stays as it is; the adapted one is `Embedding.model`.
@@ -104,17 +110,12 @@ def embed(
         500 cells that are finished, and a finished one is read and not computed again.
     n_jobs, memory_limit
         As in `sccafm.infer_grn`: processes that compute the module's vectors; the results have the same bits for any number.
-    batch_size
-        Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
-        answer does not depend on the batch.
-    device
-        "auto", "cpu", "cuda", ...; ignored for a loaded model, which stays where it is.
-    key_added
-        Name of what is written to `adata`.
+    %(batch_size)s
+    %(device)s
+    %(key_added)s
     copy
         Leave `adata` alone and annotate a copy, `Embedding.adata`.
-    progress
-        Print the receipt and show a bar.
+    %(progress)s
 
     Returns
     -------
@@ -146,6 +147,7 @@ def embed(
     check_settings(batch_size, options)
     check_key(key_added)
     check_jobs(n_jobs)
+    can_annotate(adata, is_said=copy)
     adapt = read_adapt(adapt)
     if harmony:
         check_harmony(batch_key, anchor)
@@ -289,14 +291,16 @@ def run(
         PART_CELLS * size.cell_seconds() if is_cpu else 0.0,
         most_workers(size, memory_limit),
     )
-    cells, sums = [], np.zeros((len(names), len(model_input.names), len(gene_columns(model))))
+    cells, silent, sums = [], [], np.zeros((len(names), len(model_input.names), len(gene_columns(model))))
     with tqdm(total=n, desc="sccafm embed", unit="cell", disable=not progress) as bar, ExitStack() as stack:
         if work is None and jobs:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sccafm-"))) / "work"
         for part in parts_of(inference, jobs, work, mark, bar):
             cells.append(part["cells"])
+            silent.append(part["silent"])
             for place, group in enumerate(part["groups"]):
                 sums[group] += part["sums"][place]
+    warn_of_silent(model_input, np.concatenate(silent), "and vectors that are those of an empty cell")
     return np.concatenate(cells), sums
 
 
@@ -353,7 +357,7 @@ def annotated(adata, embedding: Embedding, model_input: ModelInput, key: str, co
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         embedding = dataclasses.replace(embedding, adata=adata)
-    if not can_annotate(adata):
+    elif not can_annotate(adata, is_said=True):
         return embedding
     place = pd.Series(np.arange(len(model_input.names)), index=model_input.names).reindex(model_input.labels_of(adata))
     vectors = np.full((len(place), len(embedding.columns)), np.nan, dtype=np.float32)

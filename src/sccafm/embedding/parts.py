@@ -41,13 +41,18 @@ class VectorInference:
     part_cells: int = PART_CELLS
 
     def part(self, number: int, tick: Callable[[int], object] = lambda n: None) -> dict[str, np.ndarray]:
-        """cells: C D; groups: codes of those that the cells belong to; sums: of their genes' vectors, groups G width."""
+        """A part by name.
+
+        cells: C D; groups: codes of those that the cells belong to; sums: of their genes' vectors, groups G width; silent:
+        positions of cells without a count in the genes that are read.
+        """
         first = number * self.part_cells
         last = min(first + self.part_cells, len(self.cells))
         groups = np.unique(self.groups[first:last]).astype(np.int64)
-        vectors, sums = [], None
+        vectors, silent, sums = [], [], None
         for start, stop in blocks(last - first, self.batch_size):
-            cells, genes = self._batch(first + start, first + stop)
+            cells, genes, is_silent = self._batch(first + start, first + stop)
+            silent.extend((first + start + np.flatnonzero(is_silent)).tolist())
             sums = np.zeros((len(groups), *genes.shape[1:])) if sums is None else sums
             for place, found in zip(
                 np.searchsorted(groups, self.groups[first + start : first + stop]), genes, strict=True
@@ -55,11 +60,12 @@ class VectorInference:
                 sums[place] += found
             vectors.append(cells)
             tick(stop - start)
-        return {"cells": np.concatenate(vectors), "groups": groups, "sums": sums}
+        silent = np.array(silent, dtype=np.int64)
+        return {"cells": np.concatenate(vectors), "groups": groups, "sums": sums, "silent": silent}
 
     @torch.inference_mode()
-    def _batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of cells, C D, and of their genes, C G width; one cell at a time on a CPU."""
+    def _batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors of cells, C D, and of their genes, C G width, one cell at a time on a CPU; cells without a count: C bool."""
         read, device = self.cells, next(self.sfm.parameters()).device
         values = read.matrix.read(start, stop, read.columns)
         tokens = tokenize(values, read.gene_ids, read.is_tf, np.asarray(read.conditions[start:stop]))
@@ -70,7 +76,7 @@ class VectorInference:
             found = pass_cells(self.efm, part, self._factors(part, start + first).to(device))
             for many, tensor in zip((cells, genes), found, strict=True):
                 many.append(tensor.float().cpu().numpy())
-        return np.concatenate(cells), np.concatenate(genes)
+        return np.concatenate(cells), np.concatenate(genes), ~values.any(1)
 
     def _factors(self, tokens: Tokens, start: int) -> Factors:
         if self.factors is None:

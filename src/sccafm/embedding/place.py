@@ -12,6 +12,7 @@ from sccafm.data.options import InputOptions
 from sccafm.embedding.anchor import LEAST_CELLS
 from sccafm.embedding.embed import annotated, assemble, run, with_module
 from sccafm.embedding.result import Embedding
+from sccafm.grn.annotation import can_annotate
 from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_key, check_settings, forward_batch_size
 from sccafm.model.weights import module_hash
@@ -51,6 +52,7 @@ def place(
             f"own_mean=True needs {LEAST_CELLS} cells at least, got {adata.n_obs}: one cell is its own mean"
         )
     check_key(key_added)
+    can_annotate(adata, is_said=copy)
     options = InputOptions(
         regulators="all",
         n_top_genes=None,

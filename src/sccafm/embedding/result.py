@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from sccafm._docs import shared_parameters
 from sccafm._io import new_folder, whole_path, write_table, write_whole
 from sccafm.data.groups import ALL
 from sccafm.embedding.anchor import Anchor
@@ -66,6 +67,7 @@ class Embedding:
     def _frame(self, values: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(values.astype(np.float32), self.gene_table.index, list(self.columns))
 
+    @shared_parameters
     def place(
         self,
         adata,
@@ -95,8 +97,17 @@ class Embedding:
             New cells depart from their own mean and not from that of this embedding's cells; where it was made with
             `batch_key`, they are then corrected as one batch more. That takes away what sets the two data sets apart, and is
             right where both hold about the same mixture of cells.
-        layer, gene_key, species, condition_keys, preprocess, batch_size, device, key_added, copy, progress
-            As in `sccafm.embed`.
+        %(layer)s
+        %(gene_key)s
+        %(species)s
+        %(condition_keys)s
+        %(preprocess)s
+        %(batch_size)s
+        %(device)s
+        %(key_added)s
+        copy
+            Leave `adata` alone and annotate a copy, `Embedding.adata`.
+        %(progress)s
 
         Returns
         -------

@@ -47,8 +47,11 @@ class GeneReport:
     n_left_out: int  # genes that some method lacks
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per task and method: task, method, is_judged, auroc (mean over units), auroc_low and auroc_high (95 %
-        bootstrap interval over units), n_units, n_dimensions."""
+        """One row per task and method.
+
+        Columns task, method, is_judged, auroc (mean over units), auroc_low and auroc_high (95 % bootstrap interval over
+        units), n_units, n_dimensions.
+        """
         return self.table.copy()
 
     def to_markdown(self) -> str:

@@ -5,7 +5,6 @@ blind to hubs and to popular targets. Numbers per regulator come next, beside th
 pooled number is mostly a contest of degrees: a list of hubs wins it (`oracle_out_degree`).
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._text import warn
 from sccafm.evaluate.baselines import run_baselines
 from sccafm.evaluate.lists import own_lists
 from sccafm.evaluate.metrics import Judge, Scored, interval, p_value
@@ -304,8 +304,7 @@ def _stacked(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _warn_if_too_few(counts: dict, min_positives: int, min_negatives: int) -> None:
     if not counts["n_scored_regulators"]:
-        warnings.warn(
+        warn(
             f"no regulator has {min_positives} true and {min_negatives} false candidates, so there is no per-regulator "
-            "number; lower `min_positives=` and `min_negatives=` for a small network",
-            stacklevel=3,
+            "number; lower `min_positives=` and `min_negatives=` for a small network"
         )

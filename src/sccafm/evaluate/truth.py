@@ -5,7 +5,6 @@ var columns lead to its var_names, so that a truth in symbols meets a matrix in 
 Every truth comes with a receipt of what was mapped and lost: `Truth`.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._text import warn
 from sccafm.grn.edge_tables import NETWORK_LABELS, WEIGHTS, edge_columns, find_column, read_delimited
 from sccafm.reference.genes import normalize_symbol
 
@@ -283,7 +283,7 @@ def aligned(
     values = matrix.set_axis(respell(matrix.index, lookup), axis=0).set_axis(respell(matrix.columns, lookup), axis=1)
     n_twice = int(values.index.duplicated().sum() + values.columns.duplicated().sum())
     if n_twice:
-        warnings.warn(f"{what}: {n_twice} genes stand there twice; the highest score is kept", stacklevel=3)
+        warn(f"{what}: {n_twice} genes stand there twice; the highest score is kept")
         values = values.groupby(level=0).max().T.groupby(level=0).max().T
     row, column = values.index.get_indexer(regulators), values.columns.get_indexer(genes)
     out = np.full((len(regulators), len(genes)), -np.inf)
@@ -361,7 +361,7 @@ def _pivot(table: pd.DataFrame) -> pd.DataFrame:
     edges[["source", "target"]] = edges[["source", "target"]].apply(gene_keys)
     n_twice = int(edges.duplicated(["source", "target"]).sum())
     if n_twice:
-        warnings.warn(f"scores: {n_twice:,} edges stand there twice; the highest weight is kept", stacklevel=4)
+        warn(f"scores: {n_twice:,} edges stand there twice; the highest weight is kept")
     genes = pd.Index(pd.unique(edges[["source", "target"]].to_numpy().ravel("F")))
     regulators = pd.Index(pd.unique(edges["source"]))
     edges = edges.sort_values("weight").drop_duplicates(["source", "target"], keep="last")

@@ -3,6 +3,7 @@
 import json
 
 import pandas as pd
+from anndata import AnnData
 
 from sccafm._text import warn
 from sccafm.data.groups import ALL
@@ -12,15 +13,18 @@ from sccafm.grn.grn import GRN
 POPULATION_EDGES = 10_000  # edges of the population network that uns keeps per group
 
 
-def can_annotate(adata) -> bool:
-    """Whether results can be written into an AnnData; a subset of a backed file takes none, which is said."""
-    if adata.isbacked and adata.is_view:
+def can_annotate(adata, is_said: bool = False) -> bool:
+    """Whether results can be written into an AnnData; a subset of a backed file takes none, which is said once, at the start."""
+    if not isinstance(adata, AnnData):
+        return True  # refused by `prepare`
+    if not (adata.isbacked and adata.is_view):
+        return True
+    if not is_said:
         warn(
             "a subset of a backed file cannot be annotated: the results are in what this call returns. For an annotated copy in "
             "memory pass copy=True"
         )
-        return False
-    return True
+    return False
 
 
 def annotate(adata, grn: GRN, model_input: ModelInput, key: str) -> None:

@@ -1,7 +1,6 @@
 """Networks in the forms that other tools read. Every column that speaks of an edge travels along where the form allows."""
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sccafm._io import whole_path, write_file
+from sccafm._text import warn
 
 TOP_K = 10_000  # edges of a group that leave by default
 GENERNIB_EDGES = 50_000  # more are refused there
@@ -72,7 +72,7 @@ class Exports:
         if not known.any():
             raise ValueError("no edge has a sign; pass signed=False")
         if not known.all():
-            warnings.warn(f"{(~known).sum():,} of {len(table):,} edges have no sign and are left out", stacklevel=2)
+            warn(f"{(~known).sum():,} of {len(table):,} edges have no sign and are left out")
         table = table[known].reset_index(drop=True)
         return table.assign(weight=table["weight"] * table["sign"])
 

@@ -107,6 +107,7 @@ class GRN(EdgeViews, ContextViews, Exports):
 
     @cached_property
     def regulators(self) -> pd.Index:
+        """The genes that were read as regulators."""
         return self.genes.index[self.genes["is_tf"].to_numpy()]
 
     def __contains__(self, cell: object) -> bool:

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from sccafm._docs import shared_parameters
 from sccafm._settings import logger
-from sccafm._text import listing, warn
 from sccafm._torch import plain_torch
 from sccafm.confidence.permutation import NULL_CELLS
 from sccafm.data.disk import is_path
-from sccafm.data.input import DEFAULTS
+from sccafm.data.input import DEFAULTS, warn_of_silent
 from sccafm.data.joined import open_files
 from sccafm.data.options import InputOptions
 from sccafm.grn.annotation import annotate, can_annotate
@@ -22,6 +20,7 @@ from sccafm.model.validation import as_model, check_settings
 
 
 @plain_torch()
+@shared_parameters
 def infer_grn(
     adata,
     model: Model | str | Path | None = None,
@@ -59,8 +58,7 @@ def infer_grn(
         stored by columns (CSC) is converted once, which takes the memory of a second copy. Or a path: an .h5ad file, a .zarr
         folder, a list of these or a folder that holds them, which give one result. Cells of several files are read in the
         genes that all of them hold, and `obs` has a column "file".
-    model
-        What `sccafm.load` returned, or takes; None: the model that ships with the library.
+    %(model)s
     groupby
         Column of obs; `GRN.matrix` and `GRN.pool` then give the exact mean network of each group.
     regulators
@@ -69,24 +67,13 @@ def infer_grn(
     always
         Names of regulators that are read beside the others however few cells show them; any genes of the vocabulary. The
         receipt lists the regulators that were left out.
-    genes
-        Names of the genes to read; unknown ones are listed and left out. None: the regulators that are seen in at least
-        10 cells or 1 % of them and the
-        `n_top_genes` most variable other genes; data of at most `n_top_genes` genes are taken whole.
-    n_top_genes
-        None: every gene that the vocabulary holds.
-    layer
-        Layer to read. None: the first of layers["counts"], X and raw that holds counts, else normalised values.
-    gene_key
-        Column of var with the gene names, which then label the results. None: every usual column is looked at, and
-        var_names label the results.
-    species
-        "human" or "mouse". None: from obs, uns or the names.
-    condition_keys
-        Maps "platform", "species", "tissue", "disease" to columns of obs. None: CELLxGENE's names are looked for.
-    preprocess
-        "auto": counts are read as log1p of counts per 10,000, log-normalised values as they are. "none": the matrix
-        is read as it is.
+    %(genes)s
+    %(n_top_genes)s
+    %(layer)s
+    %(gene_key)s
+    %(species)s
+    %(condition_keys)s
+    %(preprocess)s
     top_k
         Edges to keep of each cell, the strongest; None: no limit. Self-edges are never kept.
     min_weight
@@ -109,17 +96,12 @@ def infer_grn(
     memory_limit
         Memory that all processes together may take, such as "8GB" or a number of bytes: it bounds their number. None: what
         is free.
-    batch_size
-        Cells of one pass on a GPU, and of one read on a CPU, where cells are passed one at a time so that a cell's
-        answer does not depend on the batch.
-    device
-        "auto", "cpu", "cuda", ...; ignored for a loaded model, which stays where it is.
-    key_added
-        Name of what is written to `adata`.
+    %(batch_size)s
+    %(device)s
+    %(key_added)s
     copy
         Leave `adata` alone and annotate a copy, `GRN.adata`.
-    progress
-        Print the receipt and show a bar.
+    %(progress)s
 
     Returns
     -------
@@ -170,17 +152,15 @@ def infer_grn(
     if named and copy:
         raise ValueError("copy=True annotates a copy of an AnnData; of a path nothing is annotated: leave copy= out")
     adata = open_files(adata) if named else adata
+    is_annotated = not named and (copy or can_annotate(adata))
     run = begin(adata, as_model(model, device), options, settings)
     if progress:
         logger.info(run.model_input.receipt)
     grn, silent = run_to_memory(run, progress) if store is None else run_to_store(run, store, progress)
-    silent = np.setdiff1d(silent, run.model_input.survey.empty).astype(int)  # of the others is said already
-    if len(silent):
-        cells = listing(grn.cells[silent])
-        warn(f"{len(silent):,} cells have no count in the genes that were read, and no edges: {cells}")
+    warn_of_silent(run.model_input, silent, "and no edges")
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
         grn = replace(grn, adata=adata)
-    if not named and can_annotate(adata):
+    if is_annotated:
         annotate(adata, grn, run.model_input, key_added)
     return grn

@@ -1,7 +1,6 @@
 """Networks without cells: what another tool inferred, one or several groups, as edges with their columns."""
 
 import ast
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccafm._io import whole_path
+from sccafm._text import warn
 from sccafm.data.groups import ALL
 from sccafm.grn.edge_tables import WEIGHTS, edge_columns, find_column
 from sccafm.grn.exports import Exports
@@ -182,7 +182,7 @@ def _checked(table: pd.DataFrame) -> Network:
     counts = {"self-edges": is_self.sum(), "weights of 0": (is_zero & ~is_self).sum(), "duplicates": twice.sum()}
     said = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
     if said:
-        warnings.warn(f"left out {said}", stacklevel=4)
+        warn(f"left out {said}")
     table = table[~twice]
     if table.empty:
         raise ValueError("no edge is left; expected rows with source, target and a weight other than 0")

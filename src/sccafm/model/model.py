@@ -59,14 +59,17 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """Gene names and their tokens."""
         return self.reference_data.vocabulary
 
     @property
     def conditions(self) -> Conditions:
+        """Platforms, species, tissues and diseases that the model knows."""
         return self.reference_data.conditions
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.sfm.parameters()).device
 
     def __repr__(self) -> str:

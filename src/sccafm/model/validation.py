@@ -32,12 +32,10 @@ def check_edges(top_k: object, min_weight: object, null_cells: object) -> None:
         raise ValueError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
 
 
-def check_key(key: object) -> None:
+def check_key(key: object, name: str = "key_added") -> None:
     """A name under which results can be written to h5ad."""
     if not isinstance(key, str) or not key.strip() or set(key) & set("/\0") or key.strip(".") == "":
-        raise ValueError(
-            f'key_added must be a name that h5ad can hold: text without "/", such as "sccafm"; got {key!r}'
-        )
+        raise ValueError(f'{name} must be a name that h5ad can hold: text without "/", such as "sccafm"; got {key!r}')
 
 
 def as_model(model: Model | str | Path | None, device: str) -> Model:

@@ -72,10 +72,9 @@ def text_size(texts: Sequence[str], size: float, weight: str = "normal") -> np.n
 
 
 def label_points(ax, x: np.ndarray, y: np.ndarray, names: Sequence[str], others=None, size: float = 7) -> list:
-    """Names near points, each at the nearest free place: over no other name, no named point and, where that can be, none
-    of the points `others` (N 2, data).
+    """Names near points, each at the nearest free place: over no other name and no named point.
 
-    The Axes must have their limits and scales. A name that finds no place within two inches is left out.
+    Where that can be, they cover none of the points `others` (N 2, data) either. The Axes must have their limits and scales. A name that finds no place within two inches is left out.
     """
     figure = ax.figure
     figure.draw_without_rendering()
@@ -104,8 +103,10 @@ def label_points(ax, x: np.ndarray, y: np.ndarray, names: Sequence[str], others=
 
 
 def free_places(point: np.ndarray, extent: np.ndarray, taken: list, frame: np.ndarray) -> np.ndarray:
-    """Centers of a box of this extent near a point that overlap nothing taken and stay in the frame, the nearest first:
-    K 2, inches."""
+    """Centers of a box of this extent near a point, the nearest first: K 2, inches.
+
+    The boxes overlap nothing taken and stay in the frame.
+    """
     angles = np.pi * np.array([0.15, 0.85, 0.5, -0.15, -0.85, -0.5, 0.3, 0.7, -0.3, -0.7, 0.0, 1.0])
     far = np.repeat(np.arange(0.05, 2.0, 0.06), len(angles))
     way = np.tile(np.stack([np.cos(angles), np.sin(angles)], -1), (len(far) // len(angles), 1))

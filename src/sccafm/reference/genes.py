@@ -30,7 +30,7 @@ WAYS = ("ensembl", "symbol", "ortholog", "alias")
 
 
 def species_name(word: object) -> str | None:
-    """ "human" or "mouse" for any accepted spelling of the species, None for another word."""
+    """The species, "human" or "mouse", for any accepted spelling of the species, None for another word."""
     word = str(word).strip().lower()
     return next((name for name, spellings in SPECIES.items() if word in spellings), None)
 

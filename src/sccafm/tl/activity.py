@@ -7,9 +7,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from sccafm._text import warn
 from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
 from sccafm.grn.grn import GRN
+from sccafm.model.validation import check_key
 from sccafm.tl.shared import check_grn, log_strength, obs_of
 
 METHODS = ("ulm", "waggr", "strength")
@@ -77,6 +79,7 @@ def regulator_activity(
     KeyError, ValueError
         No such layer or group, networks of other cells ("strength") or other genes.
     """
+    check_key(key_added)
     check_grn(grn)
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
@@ -94,10 +97,9 @@ def regulator_activity(
     table["is_inferred_only"] = table["detection"] == 0
     silent = table.loc[table["is_inferred_only"], "regulator"]
     if len(silent):
-        warnings.warn(
+        warn(
             f"{len(silent)} of {len(table)} regulators were inferred although no cell shows their RNA "
-            f"({', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}): their activity rests on other genes alone",
-            stacklevel=2,
+            f"({', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}): their activity rests on other genes alone"
         )
     adata.obsm[f"score_{key_added}"], adata.obsm[f"padj_{key_added}"] = scores, padj
     adata.uns[key_added] = dict(adata.uns.get(key_added, {})) | {"activity": table}

@@ -1,6 +1,5 @@
 """compare: which regulators, contexts and edges differ between two conditions, with donors as the replicates."""
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,8 +8,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy import stats
 
+from sccafm._text import warn
 from sccafm.data.groups import ALL
 from sccafm.grn.grn import GRN
+from sccafm.model.validation import check_key
 from sccafm.tl.designs import Design, find_condition, find_design
 from sccafm.tl.group_statistics import group_auroc
 from sccafm.tl.mean_networks import mean_networks
@@ -126,6 +127,7 @@ def compare(
     KeyError, ValueError
         No such column or label, fewer than two donors a side in every group, or networks of other cells.
     """
+    check_key(key_added)
     check_grn(grn)
     if test not in ("moderated", "permutation"):
         raise ValueError(f'test must be "moderated" or "permutation", got {test!r}')
@@ -138,12 +140,12 @@ def compare(
     cells["sample"] = "all cells" if samples is None else samples
     lost = int((cells["group"].isna() & cells["side"].notna()).sum())
     if lost:
-        warnings.warn(f"left out {lost:,} cells of the contrast without a group in {groups.name!r}", stacklevel=2)
+        warn(f"left out {lost:,} cells of the contrast without a group in {groups.name!r}")
     units, unit_of = find_units(cells, 1 if samples is None else min_cells)
     designs = find_designs(units, cells["group"].cat.categories, samples is not None, min_cells)
     notes = [] if samples is not None else [DESCRIPTIVE]
     if samples is None:
-        warnings.warn(DESCRIPTIVE, stacklevel=2)
+        warn(DESCRIPTIVE)
     run = Run(grn, units, unit_of, side, designs, test, random_state)
     edges = None
     if n_edges:
@@ -176,9 +178,8 @@ def find_units(cells: pd.DataFrame, min_cells: int) -> tuple[pd.DataFrame, np.nd
     small = units["n_cells"] < min_cells
     if small.any():
         examples = ", ".join(f"{u.sample} in {u.group}" for u in units[small].head(3).itertuples())
-        warnings.warn(
-            f"left out {int(small.sum())} donors of a group with fewer than min_cells={min_cells} cells on a side: {examples}",
-            stacklevel=3,
+        warn(
+            f"left out {int(small.sum())} donors of a group with fewer than min_cells={min_cells} cells on a side: {examples}"
         )
     units = units[~small].reset_index(drop=True)
     place = {key: i for i, key in enumerate(zip(units["group"], units["side"], units["sample"], strict=True))}
@@ -203,7 +204,7 @@ def find_designs(units: pd.DataFrame, groups: pd.Index, has_samples: bool, min_c
             "another groupby="
         )
     if lost:
-        warnings.warn(f"left out {len(lost)} groups without cells on both sides: {', '.join(lost[:5])}", stacklevel=3)
+        warn(f"left out {len(lost)} groups without cells on both sides: {', '.join(lost[:5])}")
     if not has_samples:
         return dict.fromkeys(rows)
     designs = {group: find_design(own[["sample", "side"]]) for group, own in rows.items()}
@@ -215,7 +216,7 @@ def find_designs(units: pd.DataFrame, groups: pd.Index, has_samples: bool, min_c
         )
     untested = [str(group) for group, design in designs.items() if design is None]
     if untested:
-        warnings.warn(f"not tested, with fewer than two donors a side: {', '.join(untested[:5])}", stacklevel=3)
+        warn(f"not tested, with fewer than two donors a side: {', '.join(untested[:5])}")
     return designs
 
 

@@ -1,7 +1,6 @@
 """Who is compared with whom: the two sides of a contrast, and donors on both or on one of them."""
 
 import itertools
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb
@@ -9,6 +8,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 
+from sccafm._text import warn
 from sccafm.tl.moderation import Tested, paired, unpaired
 
 MOST_PERMUTATIONS = 2000
@@ -75,10 +75,7 @@ def find_design(units: pd.DataFrame) -> Design | None:
     alone = sorted(set(sides[0]["sample"]) ^ set(sides[1]["sample"]))
     if len(both) >= 2 and (not alone or len(both) >= 3):
         if alone:
-            warnings.warn(
-                f"left out donors that are on one side alone, beside {len(both)} on both: {', '.join(alone[:5])}",
-                stacklevel=4,
-            )
+            warn(f"left out donors that are on one side alone, beside {len(both)} on both: {', '.join(alone[:5])}")
         places = [side.reset_index().set_index("sample")["index"].loc[both].to_numpy() for side in sides]
         return Design(*places, is_paired=True)
     places = [side.index.to_numpy() for side in sides]

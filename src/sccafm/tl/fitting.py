@@ -9,6 +9,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from sccafm._docs import shared_parameters
 from sccafm._settings import logger
 from sccafm._text import warn
 from sccafm._torch import plain_torch
@@ -31,6 +32,7 @@ KINDS, NETWORKS = ("classify", "regress"), ("linear", "mlp")
 
 
 @plain_torch()
+@shared_parameters
 def fit_head(
     adata: AnnData,
     target: str,
@@ -83,9 +85,19 @@ def fit_head(
         and the model that was passed stays as it is. An epoch takes about as long as the structure module needs for the
         same cells, about 0.1 s a cell on a CPU, and there is one more fit than folds. What the structure module found is kept
         in memory, half a megabyte a cell at 2,250 genes; with more cells than that allows, pass `grn` of a ``store=``.
-    model, grn, genes, n_top_genes, layer, gene_key, species, condition_keys, preprocess, batch_size, device
-        With `finetune` alone; as in `sccafm.embed`. Genes are chosen once, on all cells of `adata`, by how they vary and
+    grn
+        With `finetune` alone, and so are the following: networks of these cells, inferred with ``keep_factors=True``. Genes are chosen once, on all cells of `adata`, by how they vary and
         never by the target: held-out cells have a say in which genes are read, and in nothing else.
+    %(model)s
+    %(genes)s
+    %(n_top_genes)s
+    %(layer)s
+    %(gene_key)s
+    %(species)s
+    %(condition_keys)s
+    %(preprocess)s
+    %(batch_size)s
+    %(device)s
     progress
         With `finetune`: print the receipt and show bars.
 

@@ -10,10 +10,12 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from sccafm._text import warn
 from sccafm.embedding.embed import embed
 from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
 from sccafm.grn.grn import GRN
+from sccafm.model.validation import check_key
 from sccafm.tl.activity import shared_genes
 from sccafm.tl.perturbed import Judged, judge
 from sccafm.tl.propagation import propagate, signed_shares
@@ -135,6 +137,7 @@ def knockout(
     -----
     Ahlmann-Eltze, Huber and Anders (Nature Methods 2025) found no deep model above the mean of other perturbations.
     """
+    check_key(key_added)
     check_grn(grn)
     for name, value, known in (
         ("direction", direction, ("loss", "gain")),
@@ -157,9 +160,7 @@ def knockout(
     mean = values.mean(0)
     silent = [name for name in names if mean[grn.targets.get_loc(name)] == 0]
     if silent:
-        warnings.warn(
-            f"{', '.join(silent)}: not detected in these cells; its place in the network is inferred", stacklevel=2
-        )
+        warn(f"{', '.join(silent)}: not detected in these cells; its place in the network is inferred")
     own = grn.targets.get_indexer(grn.regulators)
     amount = -1.0 if direction == "loss" else 1.0
 

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from sccafm.data.groups import ALL
 from sccafm.embedding.result import Embedding, read_embedding
+from sccafm.model.validation import check_key
 
 N_NEIGHBORS = 15
 
@@ -74,6 +75,7 @@ def annotate(
     ValueError
         Fewer than two labels, or labels that do not fit the reference; what `map_to` raises.
     """
+    check_key(label_added, "label_added")
     from sklearn.neighbors import NearestNeighbors
 
     reference = reference if isinstance(reference, Embedding) else read_embedding(reference)

@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._docs import shared_parameters
 from sccafm._settings import logger
 from sccafm._torch import plain_torch
 from sccafm.data.input import prepare
 from sccafm.data.narrowing import narrowed
 from sccafm.data.options import InputOptions
 from sccafm.model.model import Model
-from sccafm.model.validation import as_model, check_settings, forward_batch_size
+from sccafm.model.validation import as_model, check_key, check_settings, forward_batch_size
 from sccafm.tl.cells import embed_cells
 from sccafm.tl.heads import Head, Tuned, read_head
 from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
 
 
 @plain_torch()
+@shared_parameters
 def predict(
     adata: AnnData,
     head: Head | str | Path,
@@ -50,10 +52,14 @@ def predict(
     copy
         Leave `adata` alone.
     model
-        With `finetune` alone: the model that the head was fitted with, for its structure module; the embedding module is the
+        With `finetune` alone, and so are the following: the model that the head was fitted with, for its structure module; the embedding module is the
         head's.
-    layer, gene_key, species, condition_keys, batch_size, device
-        With `finetune` alone; as in `sccafm.embed`.
+    %(layer)s
+    %(gene_key)s
+    %(species)s
+    %(condition_keys)s
+    %(batch_size)s
+    %(device)s
     progress
         With `finetune`: print the receipt and show a bar.
 
@@ -69,6 +75,8 @@ def predict(
         No such vectors, another width, or vectors that another embedding module made; with `finetune` another structure
         module, fewer than half of the genes, or what `sccafm.embed` refuses.
     """
+    if key_added is not None:
+        check_key(key_added)
     options = InputOptions(layer=layer, gene_key=gene_key, species=species, condition_keys=condition_keys)
     head = head if isinstance(head, Head) else read_head(head)
     if head.tuned is None:

@@ -1,6 +1,5 @@
 """rank_regulators: which regulators mark each group of cells."""
 
-import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -8,9 +7,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._text import warn
 from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
 from sccafm.grn.grn import GRN
+from sccafm.model.validation import check_key
 from sccafm.tl.group_statistics import beside_others, beside_others_by_sample, group_auroc, group_moments, long_table
 from sccafm.tl.mean_networks import mean_networks
 from sccafm.tl.shared import check_grn, column, donors_of, log_strength, obs_of, several_groups
@@ -85,6 +86,7 @@ def rank_regulators(
     >>> table = sccafm.tl.rank_regulators(grn, "cell_type")
     >>> table[table["rank"] <= 3]
     """
+    check_key(key_added)
     found = scored_cells(grn_or_adata) if isinstance(grn_or_adata, AnnData) else strong_cells(grn_or_adata, adata)
     if groupby is None and found.groups is None:
         raise ValueError('an AnnData has no groups of its own: pass groupby="a column of obs"')
@@ -164,7 +166,7 @@ def targets_of(grn: GRN, groups: pd.Series, top_k: int, n_targets: int) -> tuple
     try:
         networks = mean_networks(grn, groups)
     except KeyError as error:
-        warnings.warn(f"targets are not told: {error.args[0]}", stacklevel=3)
+        warn(f"targets are not told: {error.args[0]}")
         missing = [None] * (len(groups.cat.categories) * len(grn.regulators))
         return missing, missing
     total = np.sum(networks, axis=0)

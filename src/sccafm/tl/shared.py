@@ -1,12 +1,12 @@
 """What the functions that answer questions share: whose cells these are, and how strength is put on a log scale."""
 
-import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccafm._text import warn
 from sccafm.data.groups import group_cells, labels_of
 from sccafm.grn.grn import GRN
 
@@ -60,7 +60,7 @@ def donors_of(sample_key: str | pd.Series | Iterable, obs: pd.DataFrame | None, 
     found = column(sample_key, obs, cells, "sample_key")
     missing = int(found.isna().sum())
     if missing:
-        warnings.warn(f"left out {missing:,} of {len(found):,} cells without a donor in {found.name!r}", stacklevel=3)
+        warn(f"left out {missing:,} of {len(found):,} cells without a donor in {found.name!r}")
     return found.astype(object).map(str, na_action="ignore")
 
 
@@ -81,7 +81,7 @@ def several_groups(labels: pd.Series, least: int, parameter: str) -> pd.Series:
             "cells; a comparison needs two: pass another column"
         )
     if len(small):
-        warnings.warn(f"left out {len(small)} groups of fewer than {least} cells: {', '.join(small[:5])}", stacklevel=4)
+        warn(f"left out {len(small)} groups of fewer than {least} cells: {', '.join(small[:5])}")
     return groups.cat.remove_categories(small)
 
 

@@ -10,6 +10,7 @@ from anndata import AnnData
 from sccafm._io import blocks
 from sccafm.grn.factors import unpack_factors
 from sccafm.grn.grn import GRN
+from sccafm.model.validation import check_key
 from sccafm.tl.comparison import EDGE_OFFSET
 from sccafm.tl.shared import check_grn, column, donors_of, log_strength, obs_of
 from sccafm.tl.smoothing import Smoother, choose_penalty, curves, make_smoother, switches
@@ -115,6 +116,7 @@ def trajectory(
         No such column, pseudotime that is missing, not finite or the same for all, too few cells, or networks of other
         cells.
     """
+    check_key(key_added)
     check_grn(grn)
     obs = obs_of(grn, adata)
     cells = followed(grn, branch, obs)

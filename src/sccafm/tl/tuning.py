@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks
+from sccafm._torch import cosine_decay
 from sccafm.losses import views
 from sccafm.nn import CausalEFM
 from sccafm.tl.cells import Cells
@@ -156,7 +157,7 @@ def share_of_rate(number: int, n_steps: int) -> float:
 
     Adam's first steps move every weight by the whole rate, all cells' vectors by about the same, and away from the head.
     """
-    return min(1.0, (number + 1) / WARM_UP) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * number / n_steps)))
+    return min(1.0, (number + 1) / WARM_UP) * cosine_decay(number / n_steps)
 
 
 def training_bar(finetune: Finetune, folds: np.ndarray, progress: bool) -> tqdm:

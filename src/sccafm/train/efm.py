@@ -1,7 +1,6 @@
 """What trains an embedding module: views and contrasts of a batch under a structure module that stands still."""
 
 import dataclasses
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sccafm._text import warn
 from sccafm._torch import plain_torch
 from sccafm.losses.embedding import WATCHED, objective, total
 from sccafm.model.layout import FITTED, SFM_PICTURES, copy_present, copy_tables, find_files, find_release
@@ -183,7 +183,7 @@ def write_model(
         sfm.load_state_dict(read_weights(trained, "sfm."))
         save_sfm(folder / "models", sfm, None)
         if "calibration" in files:
-            warnings.warn("the structure module was changed: its calibration is left out, fit it again", stacklevel=3)
+            warn("the structure module was changed: its calibration is left out, fit it again")
     else:
         copy_present(files, ("sfm_config", "sfm_model", *FITTED, *SFM_PICTURES), folder)
     save_efm(folder / "models", efm)

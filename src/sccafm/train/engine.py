@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sccafm._io import write_whole
+from sccafm._torch import cosine_decay
 from sccafm.train.checkpoint import load_checkpoint, save_checkpoint
 from sccafm.train.log import Log, draw_curves
 
@@ -309,7 +310,7 @@ def seed_everything(seed: int, number: int) -> None:
 def schedule(step: int, config) -> float:
     """Share of the peak learning rate: linear rise, then a cosine down to 5 %."""
     rise = min(1.0, (step + 1) / max(config.warmup, 1))
-    return rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1))))
+    return rise * cosine_decay(min(step / config.steps, 1))
 
 
 def full(norm: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm.auto import tqdm
 
 from sccafm._io import write_whole
+from sccafm._text import warn
 from sccafm.data.input import ModelInput, read
 from sccafm.data.matrix import TARGET_SUM, csr_block, variable_genes
 from sccafm.data.options import InputOptions
@@ -306,7 +307,7 @@ def refuse_or_skip(bad: dict[Path, str], n_good: int, on_bad_file: str) -> None:
             f"{told}\n{len(bad)} of {len(bad) + n_good} files cannot be trained on. Mend or remove them"
             + ('; on_bad_file="skip" goes on without them' if n_good else "")
         )
-    warnings.warn(f"{len(bad)} of {len(bad) + n_good} files are skipped:\n{told}", stacklevel=3)
+    warn(f"{len(bad)} of {len(bad) + n_good} files are skipped:\n{told}")
 
 
 def fingerprint(path: Path, config: RunConfig, reference_data: ReferenceData) -> str:

@@ -6,7 +6,6 @@ there are.
 
 import inspect
 import os
-import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sccafm._text import warn
 from sccafm.model.model import choose_device
 from sccafm.train.config import Machine
 
@@ -110,7 +110,7 @@ def choose_strategy(machine: Machine, world: int, parts: Callable[[nn.Module], l
 
     if world == 1:
         if machine.strategy == "fsdp":
-            warnings.warn('one process has nothing to share: machine.strategy="fsdp" is ignored', stacklevel=3)
+            warn('one process has nothing to share: machine.strategy="fsdp" is ignored')
         return "auto"
     timeout = timedelta(minutes=machine.timeout)
     if machine.strategy == "fsdp":

@@ -6,7 +6,6 @@ A module that trains something (`sccafm.train.sfm`, `sccafm.train.efm`) hands it
 import copy
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from sccafm._io import write_whole
+from sccafm._text import warn
 from sccafm.reference.bundle import ReferenceData
 from sccafm.train.config import RunConfig, read_config
 from sccafm.train.corpus import Corpus
@@ -68,7 +68,7 @@ def parts_of(objective: Any) -> list[nn.Module]:
 
 @contextmanager
 def processes(config: RunConfig) -> Iterator:
-    """This process as one of those that train: a launched fabric."""
+    """The fabric of this process, launched, as one of those that train."""
     if config.threads:
         torch.set_num_threads(config.threads)
     fabric = connect(config.machine, config.device, config.accumulate_grad_batches, parts_of)
@@ -112,10 +112,9 @@ def check_run(config: RunConfig) -> None:
                 f"{config.run} belongs to another configuration (it differs in {differing}); choose a new folder"
             )
         if found["steps"] != settings["steps"]:
-            warnings.warn(
+            warn(
                 f"{config.run} was begun for {found['steps']:,} steps and goes on to {settings['steps']:,}: the learning "
-                "rate follows the new cosine from here, so that the model is not that of an unbroken run",
-                stacklevel=4,
+                "rate follows the new cosine from here, so that the model is not that of an unbroken run"
             )
     write_whole(path, lambda p: p.write_text(json.dumps(settings, indent=2) + "\n"))
 
@@ -126,4 +125,4 @@ def warn_ignored(section: str, asked, loaded, default) -> None:
     ignored = [key for key in asked if asked[key] not in (loaded[key], default[key])]
     if ignored:
         told = ", ".join(f"{section}.{key}={asked[key]!r} (the model has {loaded[key]!r})" for key in ignored)
-        warnings.warn(f"with init the network comes from the model folder; without effect: {told}", stacklevel=6)
+        warn(f"with init the network comes from the model folder; without effect: {told}")
