@@ -10,7 +10,7 @@ CGROUP = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "mem
 
 
 def read_bytes(size: int | float | str) -> int:
-    """ "8GB", "512 MB" or a number of bytes.
+    """Bytes of "8GB", "512 MB" or a number of bytes.
 
     Raises
     ------
