@@ -26,10 +26,10 @@ def read_bytes(size: int | float | str) -> int:
 
 
 def show_bytes(n: float) -> str:
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if n < 1024 or unit == "TB":
-            return f"{n:.0f} {unit}" if unit in ("B", "KB", "MB") else f"{n:.1f} {unit}"
-        n /= 1024
+    units = ["B", "KB", "MB", "GB", "TB"]
+    while n >= 1024 and len(units) > 1:
+        n, units = n / 1024, units[1:]
+    return f"{n:.0f} {units[0]}" if units[0] in ("B", "KB", "MB") else f"{n:.1f} {units[0]}"
 
 
 def available_memory() -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 from anndata import AnnData
@@ -80,7 +81,7 @@ def open_cells(path: Path) -> AnnData:
         The file cannot be read.
     """
     try:
-        group = open_group(path)
+        group: Any = open_group(path)
         raw = None
         if "raw" in group and "X" in group["raw"]:
             raw = {"X": as_matrix(group["raw/X"]), "var": read_elem(group["raw/var"])}
@@ -99,7 +100,7 @@ def open_cells(path: Path) -> AnnData:
 
 def place_of(values: object) -> tuple[Path, str] | None:
     """File of a matrix on disk and its place in it; None for one in memory."""
-    group = getattr(values, "group", values)
+    group: Any = getattr(values, "group", values)
     if isinstance(group, h5py.Group | h5py.Dataset):
         return Path(group.file.filename).absolute(), group.name
     if type(group).__module__.startswith("zarr") and hasattr(group, "store"):

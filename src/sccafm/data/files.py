@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def read_files(files: CellFiles, reference_data: ReferenceData, options: InputOp
     wanted = shared_genes([one.gene_ids for one in found], files.paths)
     columns = [column_of(one.gene_ids, one.columns, wanted) for one in found]
     parts = [one.matrix for one in found]
-    matrix = JoinedMatrix(
+    matrix: Any = JoinedMatrix(
         parts, columns, [part.shape[0] for part in parts], parts[0].var.iloc[columns[0]], files.obs_names,
         [one.survey for one in found],
     )  # fmt: skip

@@ -6,6 +6,7 @@ Matrices on disk are named and opened again; those in memory are written once, r
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -25,7 +26,7 @@ SHORT = ("float32", "float16", "bool", "int8", "int16", "uint8", "uint16")  # wh
 class Cells:
     """The part of a `ModelInput` that reads cells."""
 
-    matrix: Matrix | JoinedMatrix | SmoothedMatrix
+    matrix: Any  # Matrix, JoinedMatrix or SmoothedMatrix
     columns: np.ndarray  # G positions in the matrix
     gene_ids: np.ndarray  # G tokens
     is_tf: np.ndarray  # G bool
@@ -37,7 +38,8 @@ class Cells:
 
 
 def cells_of(model_input: ModelInput) -> Cells:
-    return Cells(model_input.matrix, *(getattr(model_input, name) for name in ARRAYS), model_input.species)
+    arrays = {name: getattr(model_input, name) for name in ARRAYS}
+    return Cells(model_input.matrix, **arrays, species=model_input.species)
 
 
 def write_cells(cells: Cells, folder: Path) -> None:
@@ -87,7 +89,7 @@ def _write_rows(matrix: Matrix, folder: Path, name: str) -> None:
     (folder / f"{name}.json").write_text(json.dumps(np.dtype(kind).name))
 
 
-def _matrix(told: dict, folder: Path):
+def _matrix(told: dict, folder: Path) -> Any:
     if told["of"] == "neighbors":
         nearest = np.load(folder / f"{told['name']}.nearest.npy", mmap_mode="r")
         return SmoothedMatrix(_matrix(told["matrix"], folder), nearest)

@@ -147,7 +147,7 @@ class ModelInput:
         )
 
 
-def warn_of_silent(model_input: ModelInput, cells: Sequence[int], consequence: str) -> None:
+def warn_of_silent(model_input: ModelInput, cells: Sequence[int] | np.ndarray, consequence: str) -> None:
     """Name cells (positions) without a count in the genes that are read; of cells without any count it was said already."""
     silent = np.setdiff1d(cells, model_input.survey.empty).astype(int)
     if len(silent):

@@ -62,7 +62,7 @@ class JoinedMatrix:
         variance = (within + (n * (means - mean) ** 2).sum(0)) / max(n.sum() - 1, 1)
         starts = np.cumsum(self.sizes) - self.sizes
         empty = np.concatenate([survey.empty + start for survey, start in zip(self.surveys, starts, strict=True)])
-        detected = sum(survey.detected[own] for survey, own in some)
+        detected = np.sum([survey.detected[own] for survey, own in some], axis=0)
         return Survey(int(n.sum()), detected, mean, variance, empty)
 
 

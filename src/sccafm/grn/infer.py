@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sccafm._docs import shared_parameters
 from sccafm._settings import logger
@@ -22,7 +23,7 @@ from sccafm.model.validation import as_model, check_settings
 @plain_torch()
 @shared_parameters
 def infer_grn(
-    adata,
+    adata: Any,
     model: Model | str | Path | None = None,
     *,
     groupby: str | None = None,

@@ -126,7 +126,7 @@ def part_path(folder: Path, part: int, kind: str) -> Path:
     return folder / "parts" / f"{part:05d}.{kind}"
 
 
-def write_edges(edges: CellEdges, path: Path) -> None:
+def write_edges(edges: Any, path: Path) -> None:
     """Sorted by edge, then cell: a few tenths of a byte for the edge, and row groups that statistics find it by.
 
     Delta-coded integers, split float bytes, and dictionaries of the few values of confidence and qvalue.
@@ -168,10 +168,10 @@ def read_pair(path: Path, edge: int) -> CellEdges:
 
 
 def columns_of(path: Path, groups: list[int] | None, file: pq.ParquetFile | None = None) -> CellEdges:
-    file = file or open_part(path)
+    opened: Any = file or open_part(path)
     try:
-        groups = range(file.metadata.num_row_groups) if groups is None else groups
-        table = file.read_row_groups(list(groups), use_threads=False)
+        every = range(opened.metadata.num_row_groups) if groups is None else groups
+        table = opened.read_row_groups(list(every), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
     return CellEdges(*(table.column(name).to_numpy() for name in EDGE_TYPES))
@@ -212,7 +212,7 @@ class Store:
 
     def __init__(self, folder: str | Path, header: dict, tables: dict[str, pd.DataFrame]):
         self.folder = whole_path(folder)
-        self.header = header
+        self.header: dict[str, Any] = header
         self.n_cells = len(tables["cells"])
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give a folder")
