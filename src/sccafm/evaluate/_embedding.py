@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import issparse
 
+from sccafm.evaluate.comparison import ComparisonReport, Panel, verdict
 from sccafm.evaluate.integration import (
     SCIB_INSTALL,
     CellScores,
@@ -45,7 +46,7 @@ N_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingReport:
+class EmbeddingReport(ComparisonReport):
     """What `embedding` found. `to_frame`, `to_markdown` and `plot` show it."""
 
     keys: tuple[str, ...]  # embeddings that were judged
@@ -72,22 +73,11 @@ class EmbeddingReport:
 
     def plot(self):
         """A matplotlib Figure: a dot with its interval per method, a panel per measure."""
-        import matplotlib.pyplot as plt
-
-        rows, measures = self.table.iloc[::-1], self._measures()
-        places, colours = np.arange(len(rows)), np.where(rows["is_judged"], "tab:red", "tab:gray")
-        figure, axes = plt.subplots(
-            1, len(measures), figsize=(2.2 * len(measures) + 1, 1.2 + 0.3 * len(rows)),
-            sharey=True, layout="constrained", squeeze=False,
-        )  # fmt: skip
-        for axis, measure in zip(axes[0], measures, strict=True):
-            if measure in WITH_INTERVAL:
-                axis.hlines(places, rows[f"{measure}_low"], rows[f"{measure}_high"], color=colours)
-            axis.scatter(rows[measure], places, color=colours, zorder=3)
-            axis.set_title(MEASURES[measure], fontsize="small")
-        axes[0, 0].set_yticks(places, rows["method"])
-        figure.suptitle(self._story(), fontsize="small")
-        return figure
+        panels = [
+            Panel(MEASURES[m], self.table, m, *((f"{m}_low", f"{m}_high") if m in WITH_INTERVAL else ()))
+            for m in self._measures()
+        ]
+        return self._figure(panels, self._story(), 2.2)
 
     def __repr__(self) -> str:
         measures, width = self._measures(), max(self.table["method"].str.len())
@@ -107,7 +97,7 @@ class EmbeddingReport:
 
     def _story(self) -> str:
         n = self.counts
-        lost = [f"{n[k]:,} {text}" for k, text in UNKNOWN_TOKEN.items() if n.get(k)]
+        lost = [f"{n[k]:,} {text}" for k, text in LEFT_OUT.items() if n.get(k)]
         batches = f"{n['n_batches']} batches of {self.across}" if n["n_batches"] else f"{N_FOLDS} random folds"
         return (
             f"{', '.join(self.keys)}: {n['n_cells']:,} cells, {n['n_labels']} labels, {batches}"
@@ -124,12 +114,10 @@ class EmbeddingReport:
             return ""
         best = rivals.idxmax()
         gap = self.differences.query("embedding == @key and baseline == @best and measure == @measure").iloc[0]
-        word = "beats" if gap["low"] > 0 else "loses to" if gap["high"] < 0 else "is not told apart from"
-        span = "" if np.isnan(gap["low"]) else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-        return f"{MEASURES[measure]}: {key} {word} the strongest baseline, {best}: {gap['difference']:+.3f}{span}"
+        return f"{MEASURES[measure]}: {verdict(key, f'the strongest baseline, {best}', gap, '+')}"
 
 
-UNKNOWN_TOKEN = {
+LEFT_OUT = {
     "n_without_label": "left out without a label or batch",
     "n_not_drawn": "not drawn",
     "n_only_in_one_fold": "in no other batch, left out of label transfer",

@@ -8,6 +8,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
+from sccafm.evaluate.comparison import ComparisonReport, Panel, verdict
 from sccafm.evaluate.gene_sets import GeneSets, read_gene_sets
 from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import bootstrap_counts, interval
@@ -34,7 +35,7 @@ N_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class GeneReport:
+class GeneReport(ComparisonReport):
     """What `genes` found. `to_frame`, `to_markdown` and `plot` show it."""
 
     names: tuple[str, ...]  # vectors that were judged
@@ -64,22 +65,11 @@ class GeneReport:
 
     def plot(self):
         """A matplotlib Figure: AUROC with its interval per method, a panel per task, chance as a line."""
-        import matplotlib.pyplot as plt
-
-        tasks = self._tasks()
-        figure, axes = plt.subplots(
-            1, len(tasks), figsize=(3 * len(tasks) + 1, 1.5 + 0.3 * self.table["method"].nunique()),
-            sharey=True, layout="constrained", squeeze=False,
-        )  # fmt: skip
-        for axis, task in zip(axes[0], tasks, strict=True):
-            rows = self.table[self.table["task"] == task].iloc[::-1]
-            colours = np.where(rows["is_judged"], "tab:red", "tab:gray")
-            axis.hlines(rows["method"], rows["auroc_low"], rows["auroc_high"], color=colours)
-            axis.scatter(rows["auroc"], rows["method"], color=colours, zorder=3)
-            axis.axvline(0.5, color="black", linewidth=0.8)
-            axis.set_title(f"{TASKS[task]}, AUROC", fontsize="medium")
-        figure.suptitle(self._story(), fontsize="small")
-        return figure
+        panels = [
+            Panel(f"{TASKS[t]}, AUROC", self.table[self.table["task"] == t], "auroc", "auroc_low", "auroc_high", 0.5)
+            for t in self._tasks()
+        ]
+        return self._figure(panels, self._story(), 3)
 
     def __repr__(self) -> str:
         lines, width = [self._story()], self.table["method"].str.len().max()
@@ -107,9 +97,7 @@ class GeneReport:
             return ""
         best = rows.idxmax()
         gap = gaps[gaps["baseline"] == best].iloc[0]
-        word = "beats" if gap["low"] > 0 else "loses to" if gap["high"] < 0 else "is not told apart from"
-        span = "" if np.isnan(gap["low"]) else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-        return f"{name} {word} the strongest baseline, {best}: {gap['difference']:+.3f}{span}"
+        return verdict(name, f"the strongest baseline, {best}", gap, "+")
 
 
 UNITS = {"terms": "genes, sets", "complexes": "complexes", "regulation": "regulators", "direction": "regulators"}

@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from sccafm.evaluate.cell_baselines import run_cell_baselines
 from sccafm.evaluate.cell_scores import cell_scores
+from sccafm.evaluate.comparison import ComparisonReport, Panel, verdict
 from sccafm.evaluate.markdown import markdown_table
 from sccafm.evaluate.metrics import bootstrap_counts, interval
 from sccafm.evaluate.truth import gene_lookup, respell
@@ -36,7 +37,7 @@ RANKED_AT_ONCE = 4_000_000  # scores
 
 
 @dataclass(frozen=True, eq=False)
-class PerCellReport:
+class PerCellReport(ComparisonReport):
     """What `per_cell` found. `to_frame`, `to_markdown` and `plot` show it."""
 
     name: str  # row of the scores that were judged
@@ -62,22 +63,11 @@ class PerCellReport:
 
     def plot(self):
         """A matplotlib Figure: a dot with its interval per method, a panel per metric, chance as a line."""
-        import matplotlib.pyplot as plt
+        panels = [Panel(t, self.table, m, f"{m}_low", f"{m}_high", CHANCE[m]) for m, t in METRICS.items()]
+        return self._figure(panels, self._counted(), 3.2)
 
-        rows = self.table.iloc[::-1]
-        places = np.arange(len(rows))
-        colours = np.where(rows["method"] == self.name, "tab:red", "tab:gray")
-        figure, axes = plt.subplots(
-            1, len(METRICS), figsize=(3.2 * len(METRICS), 1.2 + 0.3 * len(rows)), sharey=True, layout="constrained"
-        )
-        for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
-            axis.axvline(CHANCE[metric], color="black", linewidth=0.8)
-            axis.hlines(places, rows[f"{metric}_low"], rows[f"{metric}_high"], color=colours)
-            axis.scatter(rows[metric], places, color=colours, zorder=3)
-            axis.set_title(title, fontsize="medium")
-        axes[0].set_yticks(places, rows["method"])
-        figure.suptitle(self._counted(), fontsize="small")
-        return figure
+    def _is_judged(self, rows: pd.DataFrame) -> np.ndarray:
+        return (rows["method"] == self.name).to_numpy()
 
     def __repr__(self) -> str:
         width = max(self.table["method"].str.len())
@@ -104,11 +94,8 @@ class PerCellReport:
             return ""
         best = rivals.idxmax()
         gap = self.differences.query("baseline == @best and metric == @metric").iloc[0]
-        word = "beats" if gap["low"] > 0 else "loses to" if gap["high"] < 0 else "is not told apart from"
-        return (
-            f"{METRICS[metric]}: {self.name} {word} the strongest baseline that does not know the states, {best}: "
-            f"{gap['difference']:+.3f} [{gap['low']:.3f}, {gap['high']:.3f}]"
-        )
+        rival = f"the strongest baseline that does not know the states, {best}"
+        return f"{METRICS[metric]}: {verdict(self.name, rival, gap)}"
 
 
 def per_cell(

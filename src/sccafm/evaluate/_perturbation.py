@@ -15,6 +15,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from sccafm.evaluate.baselines import dense_columns, expression, run_baselines
+from sccafm.evaluate.comparison import ComparisonReport, Panel
 from sccafm.evaluate.markdown import markdown_table, unscored
 from sccafm.evaluate.metrics import bootstrap_counts, interval, mean, p_value
 from sccafm.evaluate.truth import aligned, gene_keys, gene_lookup, respell, score_matrix
@@ -24,7 +25,7 @@ CHUNK_VALUES = 4_000_000  # cells x genes sorted at once
 
 
 @dataclass(frozen=True, eq=False)
-class PerturbationReport:
+class PerturbationReport(ComparisonReport):
     """What `perturbation` found. `to_frame`, `to_markdown` and `plot` show it."""
 
     name: str  # row of the network that was judged
@@ -52,20 +53,14 @@ class PerturbationReport:
 
     def plot(self):
         """A matplotlib Figure: excess over matched genes with its interval, a row per method, a panel per measure."""
-        import matplotlib.pyplot as plt
+        panels = [
+            Panel(f"{title}, excess", self.table, f"{m}_excess", f"{m}_excess_low", f"{m}_excess_high", 0)
+            for m, title in MEASURES.items()
+        ]
+        return self._figure(panels, self._counts(), 4)
 
-        rows = self.table.iloc[::-1]
-        places = np.arange(len(rows))
-        colours = np.where(rows["method"] == self.name, "tab:red", "tab:gray")
-        figure, axes = plt.subplots(1, 2, figsize=(8, 1.2 + 0.3 * len(rows)), sharey=True, layout="constrained")
-        for axis, (measure, title) in zip(axes, MEASURES.items(), strict=True):
-            axis.hlines(places, rows[f"{measure}_excess_low"], rows[f"{measure}_excess_high"], color=colours)
-            axis.scatter(rows[f"{measure}_excess"], places, color=colours, zorder=3)
-            axis.axvline(0, color="black", linewidth=0.8)
-            axis.set_title(f"{title}, excess", fontsize="medium")
-        axes[0].set_yticks(places, rows["method"])
-        figure.suptitle(self._counts(), fontsize="small")
-        return figure
+    def _is_judged(self, rows: pd.DataFrame) -> np.ndarray:
+        return (rows["method"] == self.name).to_numpy()
 
     def __repr__(self) -> str:
         width = self.table["method"].str.len().max()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sccafm.evaluate.baselines import ORACLE
+from sccafm.evaluate.comparison import ComparisonReport, Panel, verdict
 from sccafm.evaluate.lists import REGULATORS_ALONE, TARGETS_ALONE
 from sccafm.evaluate.markdown import markdown_table, unscored
 from sccafm.evaluate.metrics import METRICS
@@ -15,7 +16,7 @@ COLUMNS = {"swap": "swap test", **METRICS}
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(ComparisonReport):
     """What `network` found. `to_frame`, `to_markdown` and `plot` show it."""
 
     name: str  # row of the network that was judged
@@ -55,23 +56,12 @@ class Report:
 
     def plot(self, subset: str = "all"):
         """A matplotlib Figure: a dot with its interval per method, a panel per metric, the null as a tick."""
-        import matplotlib.pyplot as plt
+        rows = self._rows(subset)
+        panels = [Panel(t, rows, m, f"{m}_low", f"{m}_high", null=f"{m}_null") for m, t in COLUMNS.items()]
+        return self._figure(panels, self._counts(subset), 3.2)
 
-        rows = self._rows(subset).iloc[::-1]
-        places = np.arange(len(rows))
-        colours = np.where(rows["method"] == self.name, "tab:red", "tab:gray")
-        figure, axes = plt.subplots(
-            1, len(COLUMNS), figsize=(3.2 * len(COLUMNS), 1.2 + 0.3 * len(rows)), sharey=True, layout="constrained"
-        )
-        for axis, (metric, title) in zip(axes, COLUMNS.items(), strict=True):
-            axis.hlines(places, rows[f"{metric}_low"], rows[f"{metric}_high"], color=colours)
-            axis.scatter(rows[metric], places, color=colours, zorder=3)
-            axis.scatter(rows[f"{metric}_null"], places, marker="|", color="black", label="permuted targets")
-            axis.set_title(title, fontsize="medium")
-        axes[0].set_yticks(places, rows["method"])
-        axes[-1].legend(fontsize="small")
-        figure.suptitle(self._counts(subset), fontsize="small")
-        return figure
+    def _is_judged(self, rows: pd.DataFrame) -> np.ndarray:
+        return (rows["method"] == self.name).to_numpy()
 
     def __repr__(self) -> str:
         rows = self._rows("all")
@@ -116,12 +106,7 @@ class Report:
         gap = self.differences.query("subset == @subset and baseline == @rival and metric == @metric")
         if gap.empty or np.isnan(gap["difference"].iloc[0]):
             return ""
-        gap = gap.iloc[0]
-        word = "beats" if gap["low"] > 0 else "loses to" if gap["high"] < 0 else "is not told apart from"
-        return (
-            f"{COLUMNS[metric]}: {self.name} {word} {what}{rival}: "
-            f"{gap['difference']:+.3f} [{_number(gap['low'])}, {_number(gap['high'])}]"
-        )
+        return f"{COLUMNS[metric]}: {verdict(self.name, f'{what}{rival}', gap.iloc[0])}"
 
 
 def _number(value: float) -> str:
