@@ -40,6 +40,11 @@ def test_every_public_name_is_in_the_reference(namespace):
     assert not missing, f"add {missing} to docs/api"
 
 
+def test_type_checkers_see_every_public_name():
+    block = Path(sccafm.__file__).read_text().split("if TYPE_CHECKING:")[1].split("\n\n")[0]
+    assert [name for name in sccafm.__all__ if not re.search(rf"\b{name}\b", block)] == []
+
+
 def test_no_name_is_listed_twice():
     told = [id(getattr(importlib.import_module(module), name)) for module, names in listed().items() for name in names]
     assert len(told) == len(set(told))

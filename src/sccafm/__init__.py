@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what __getattr__ finds, for editors and type checkers
     from sccafm import datasets, evaluate, pl, pp, tl
     from sccafm import simulation as simulation  # reached by name, though not in __all__
+    from sccafm._parallel import WorkerError
     from sccafm._settings import settings
     from sccafm.embedding.adapt import Adapt
     from sccafm.embedding.embed import embed
     from sccafm.embedding.result import Embedding, read_embedding
+    from sccafm.grn.concat import concat
     from sccafm.grn.grn import GRN
     from sccafm.grn.infer import infer_grn
+    from sccafm.grn.plan import Plan, plan
     from sccafm.grn.stored import read_grn
     from sccafm.model.model import Model, load
     from sccafm.simulation import simulate

@@ -184,7 +184,7 @@ def embed(
     if harmony:
         cells = corrected(cells, np.asarray(batches))
     embedding = assemble(model, model_input, groups, zero_shot, cells, sums, space, settings)
-    if store is not None:
+    if work is not None:
         embedding.params["run"] = mark
         with disk_errors(work.parent):
             embedding.write_files(work.parent)
@@ -203,7 +203,7 @@ def run_mark(model: Model, model_input: ModelInput, card: dict) -> str:
     cells = digest(*model_input.matrix.obs_names)
     return digest(
         model.weights_hash,
-        module_hash(model.efm),
+        module_hash(model.embedding_module),
         model_input.digest,
         cells,
         *read,
@@ -281,7 +281,9 @@ def run(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of all cells, and sums of the genes' over each group's: parts are added in their order."""
     factors, codes = None if grn is None else grn.arrays, groups.cat.codes.to_numpy()
-    inference = VectorInference(model.sfm, model.efm, cells_of(model_input), codes, factors, batch_size, PART_CELLS)
+    inference = VectorInference(
+        model.sfm, model.embedding_module, cells_of(model_input), codes, factors, batch_size, PART_CELLS
+    )
     n, names = len(codes), groups.cat.categories
     size = Size(n, len(model_input.names), int(model_input.is_tf.sum()), len(names), 0, False, 0, model.sfm.config)
     is_cpu = model.device.type == "cpu"

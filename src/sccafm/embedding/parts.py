@@ -49,11 +49,11 @@ class VectorInference:
         first = number * self.part_cells
         last = min(first + self.part_cells, len(self.cells))
         groups = np.unique(self.groups[first:last]).astype(np.int64)
-        vectors, silent, sums = [], [], None
+        vectors, silent, sums = [], [], np.zeros(0)
         for start, stop in blocks(last - first, self.batch_size):
             cells, genes, is_silent = self._batch(first + start, first + stop)
             silent.extend((first + start + np.flatnonzero(is_silent)).tolist())
-            sums = np.zeros((len(groups), *genes.shape[1:])) if sums is None else sums
+            sums = sums if sums.size else np.zeros((len(groups), *genes.shape[1:]))
             for place, found in zip(
                 np.searchsorted(groups, self.groups[first + start : first + stop]), genes, strict=True
             ):
@@ -110,8 +110,9 @@ def hand_over(inference: VectorInference, folder: Path) -> None:
     write_cells(inference.cells, folder)
     write_modules(folder, inference.sfm, inference.efm)
     np.save(folder / "groups.npy", inference.groups)
-    for name in (*FACTOR_ARRAYS, "summary") if inference.factors is not None else ():
-        np.save(folder / f"factor.{name}.npy", inference.factors[name])
+    factors = inference.factors or {}
+    for name in (*FACTOR_ARRAYS, "summary") if factors else ():
+        np.save(folder / f"factor.{name}.npy", factors[name])
     content = {name: getattr(inference, name) for name in ("batch_size", "part_cells")}
     (folder / "vectors.json").write_text(json.dumps(content | {"has_factors": inference.factors is not None}))
 
@@ -124,7 +125,9 @@ def handed_over(folder: Path, mark: str) -> VectorInference:
     if content.pop("has_factors"):
         factors = {n: np.load(folder / f"factor.{n}.npy", mmap_mode="r") for n in (*FACTOR_ARRAYS, "summary")}
     groups = np.load(folder / "groups.npy", mmap_mode="r")
-    return VectorInference(*read_modules(folder), read_cells(folder), groups, factors, **content)
+    sfm, efm = read_modules(folder)
+    assert efm is not None  # `hand_over` wrote one
+    return VectorInference(sfm, efm, read_cells(folder), groups, factors, **content)
 
 
 @dataclass(frozen=True)

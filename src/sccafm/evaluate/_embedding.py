@@ -74,7 +74,7 @@ class EmbeddingReport(ComparisonReport):
     def plot(self):
         """A matplotlib Figure: a dot with its interval per method, a panel per measure."""
         panels = [
-            Panel(MEASURES[m], self.table, m, *((f"{m}_low", f"{m}_high") if m in WITH_INTERVAL else ()))
+            Panel(MEASURES[m], self.table, m, *((f"{m}_low", f"{m}_high") if m in WITH_INTERVAL else (None, None)))
             for m in self._measures()
         ]
         return self._figure(panels, self._story(), 2.2)

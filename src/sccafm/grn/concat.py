@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,17 +93,18 @@ def joined_groups(runs: Sequence[GRN], cells: pd.Index) -> pd.Series:
 
 
 def joined_obs(runs: Sequence[GRN], cells: pd.Index) -> pd.DataFrame:
-    tables = [run.obs.astype({c: object for c in run.obs.select_dtypes("category")}) for run in runs]
+    annotation: list[Any] = [run.obs for run in runs]
+    tables = [obs.astype({c: object for c in obs.select_dtypes("category")}) for obs in annotation]
     obs = pd.concat(tables, ignore_index=True).set_axis(cells)
-    for name in {c for run in runs for c in run.obs.select_dtypes("category")}:
-        order = [v for run in runs if name in run.obs for v in run.obs[name].astype("category").cat.categories]
+    for name in {c for own in annotation for c in own.select_dtypes("category")}:
+        order = [v for own in annotation if name in own for v in own[name].astype("category").cat.categories]
         obs[name] = pd.Categorical(obs[name], list(dict.fromkeys(order)))
     return obs
 
 
 def joined_params(runs: Sequence[GRN], cells: pd.Index, groups: pd.Series) -> dict:
     first = runs[0].params
-    own = {"cells": digest(*cells), "groups": digest(*groups.astype(str), *groups.cat.categories)}
+    own: dict[str, Any] = {"cells": digest(*cells), "groups": digest(*groups.astype(str), *groups.cat.categories)}
     own["null_cells"] = sum(run.pairs.n_null for run in runs)
     own |= {key: digest(*(run.params["run"][key] for run in runs)) for key in ("values", "conditions")}
     receipt = first["receipt"] | {"n_cells": len(cells)}
@@ -129,7 +131,7 @@ def joined_pairs(runs: Sequence[GRN]) -> Pairs:
 
 def joined_sums(runs: Sequence[GRN], groups: pd.Index) -> dict[str, np.ndarray]:
     first = runs[0].sums
-    sums = {name: np.zeros((len(groups), *first[name].shape[1:])) for name in ("scores", "expression")}
+    sums: dict[str, Any] = {name: np.zeros((len(groups), *first[name].shape[1:])) for name in ("scores", "expression")}
     sums |= {name: sum(run.sums[name] for run in runs) for name in ("u", "v")}
     for run in runs:
         for place, group in enumerate(run.groups.cat.categories):

@@ -1,17 +1,31 @@
 """Kept edges of a GRN as tables: of a cell, of a group, of one pair in all cells; a chunk at a time where there are many."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sccafm.grn.storage import CellEdges
+from sccafm.grn.pairs import Pairs
+from sccafm.grn.storage import CellEdges, StoredEdges
 
 FRAME_CELLS = 500  # of one table of `EdgeViews.frames`
 
 
 class EdgeViews:
     """`GRN` has these methods."""
+
+    if TYPE_CHECKING:  # what `GRN` has
+        edges: CellEdges | StoredEdges
+        pairs: Pairs
+        cells: pd.Index
+        groups: pd.Series
+        regulators: pd.Index
+        targets: pd.Index
+        _code: Callable
+        _regulator_positions: Any
+
+        def __len__(self) -> int: ...
 
     def __getitem__(self, cell: str) -> pd.DataFrame:
         return self.to_frame([cell]).drop(columns="cell").reset_index(drop=True)

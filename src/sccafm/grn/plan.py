@@ -152,10 +152,8 @@ def sorted_settings(settings: dict) -> tuple[InputOptions, RunSettings]:
     unknown = sorted(set(settings) - reads - keeps - {"copy", "progress"})
     if unknown:
         raise TypeError(f"infer_grn has no {unknown[0]!r}; plan takes {sorted(reads | keeps)}")
-    return tuple(
-        kind(**{name: value for name, value in settings.items() if name in own})
-        for kind, own in ((InputOptions, reads), (RunSettings, keeps))
-    )
+    options = InputOptions(**{name: value for name, value in settings.items() if name in reads})
+    return options, RunSettings(**{name: value for name, value in settings.items() if name in keeps})
 
 
 @dataclass(frozen=True)
