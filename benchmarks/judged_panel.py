@@ -3,7 +3,7 @@
     panel = judged_panel(SHARED)    # truths by name, each with its cells
     note_look("edges_panel.py", model.weights_hash)
 
-SHARED is the folder that holds datasets/. No code that selects settings may import this file (tests/test_panels.py): settings are
+SHARED is the folder that holds datasets/. No code that selects settings may import this file (tests/benchmarks/test_panels.py): settings are
 chosen with selection_panel.py.
 """
 

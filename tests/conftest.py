@@ -15,6 +15,7 @@ import pytest
 import torch
 from making import GENES, random_sfm, random_vgae
 from scipy import sparse
+from training import begun, corpus, data, reference_data, unbroken  # noqa: F401 (fixtures)
 
 from sccafm.confidence.calibration import Calibration
 from sccafm.model.layout import find_files, find_release
@@ -61,11 +62,11 @@ def golden(shared):
 def tiny_model() -> Model:
     """A small random model on the bundled vocabulary; its numbers mean nothing, but they differ. Do not change it."""
     files = find_files(find_release(None, None, False), required=("vocab", "cond_dict"))
-    reference_data = read_reference_data(files)
-    sfm = random_sfm(reference_data.vocabulary.size, reference_data.conditions.size)
-    regulation = read_regulation(files, reference_data.vocabulary.gene_ids())
+    tables = read_reference_data(files)
+    sfm = random_sfm(tables.vocabulary.size, tables.conditions.size)
+    regulation = read_regulation(files, tables.vocabulary.gene_ids())
     parts = {"source": "tiny", "revision": None, "weights_hash": "0" * 64, "files": files, "regulation": regulation}
-    return Model(sfm, random_vgae(), None, reference_data, **parts)
+    return Model(sfm, random_vgae(), None, tables, **parts)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from making import random_sfm, random_vgae, sfm_config, write_release
 from scipy import sparse
-from test_train import killed_at, settings, weights_of, write_cells
+from training import killed_at, settings, weights_of, write_cells
 
 from sccafm.model.layout import find_files
 from sccafm.reference.bundle import read_reference_data

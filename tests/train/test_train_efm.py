@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from making import causal_config, random_causal_efm, random_efm, random_sfm, random_vgae, write_release
-from test_train import killed_at, write_cells
+from training import killed_at, write_cells
 
 import sccafm
 from sccafm.losses.embedding import WATCHED, EFMWeights, Views

@@ -18,7 +18,7 @@ import rank
 import torch
 from making import random_sfm, random_vgae, write_release
 from safetensors.torch import load_file
-from test_train import settings, write_cells
+from training import settings, write_cells
 
 import sccafm
 from sccafm.nn.routing import balanced_beta

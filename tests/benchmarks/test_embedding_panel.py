@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("sklearn")
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from scipy.special import expit
 from sccafm.confidence.calibration import at_base_rate, calibration_error, features
 from sccafm.train import LossWeights, TrainSFM
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks/accuracy.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks/accuracy.py"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_train import evidence_of, reference_data  # noqa: F401
+from training import evidence_of
 
 from sccafm.train.config import EvidenceWeights
 from sccafm.train.evidence import standardised

@@ -10,7 +10,7 @@ import pytest
 
 from sccafm import datasets
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from make_datasets import MIN_CELLS, RECIPES, balanced, compact  # noqa: E402

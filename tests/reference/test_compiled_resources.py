@@ -12,7 +12,7 @@ import pytest
 from conftest import is_required
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "../shared/resources"
 TABLES = {
     "human_tfs.csv": ["TF", "gene_id", "class", "evidence", "dbd_family"],

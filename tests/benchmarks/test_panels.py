@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 JUDGES = {"judged_panel", "accuracy", "cells", "edges", "edges_panel"}  # of finished models
 
 

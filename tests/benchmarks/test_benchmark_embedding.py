@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks/embedding.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks/embedding.py"
 
 
 @pytest.fixture(scope="module")

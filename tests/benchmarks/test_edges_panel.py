@@ -11,7 +11,7 @@ import pytest
 
 from sccafm.evaluate import network
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
