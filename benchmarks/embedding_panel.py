@@ -373,11 +373,15 @@ def main() -> None:
             print(*section({part: found})[1:], sep="\n\n", flush=True)
             continue
         kept = json.loads(path.read_text()) if path.exists() else {}  # another part may have been written meanwhile
-        figures = kept.get("panel", {}).get("figures", {}) | {part: found}
-        kept["panel"] = {
-            "text": section(figures), "figures": figures, "settings": f"--cells {options.cells}",
-            "sfm": model.weights_hash[:12], "efm": module_hash(model.efm)[:12],
-        }  # fmt: skip
+        made_by = {
+            "settings": f"--cells {options.cells}",
+            "sfm": model.weights_hash[:12],
+            "efm": module_hash(model.efm)[:12],
+        }
+        before = kept.get("panel", {})
+        is_same = all(before.get(key) == value for key, value in made_by.items())
+        figures = (before["figures"] if is_same else {}) | {part: found}  # no page mixes models or numbers of cells
+        kept["panel"] = made_by | {"text": section(figures), "figures": figures}
         path.write_text(json.dumps(kept, indent=1) + "\n")
         options.out.write_text(page(kept))
 
