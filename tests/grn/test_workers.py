@@ -372,3 +372,14 @@ def test_a_path_is_neither_adapted_to_nor_copied(embed, toy_adata, tmp_path):
     toy_adata.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(ValueError, match="copy= and adapt= need an AnnData, not a path"):
         embed(tmp_path / "cells.h5ad", copy=True)
+
+
+def test_vectors_go_to_zarr_and_back(embed, tmp_path):
+    found = embed()
+    write_zarr(found.to_adata(), tmp_path / "vectors.zarr")
+    back = ad.read_zarr(tmp_path / "vectors.zarr")
+    np.testing.assert_array_equal(back.obsm["X_sccafm"], found.cells)
+    np.testing.assert_array_equal(back.obsm["X_sccafm_zero_shot"], found.zero_shot)
+    np.testing.assert_array_equal(back.varm["X_sccafm"], found.genes)
+    assert back.obs["group"].tolist() == found.groups.tolist()
+    assert back.uns["X_sccafm"]["params"]["weights_hash"] == found.params["weights_hash"]

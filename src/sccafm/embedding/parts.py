@@ -68,7 +68,7 @@ class VectorInference:
         """Vectors of cells, C D, and of their genes, C G width, one cell at a time on a CPU; cells without a count: C bool."""
         read, device = self.cells, next(self.sfm.parameters()).device
         values = read.matrix.read(start, stop, read.columns)
-        tokens = tokenize(values, read.gene_ids, read.is_tf, np.asarray(read.conditions[start:stop]))
+        tokens = tokenize(values, read.gene_ids, read.is_tf, np.array(read.conditions[start:stop]))
         step = 1 if device.type == "cpu" else len(tokens)
         cells, genes = [], []
         for first in range(0, len(tokens), step):

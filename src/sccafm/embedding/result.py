@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from safetensors.numpy import load_file, save_file
 
 from sccafm._docs import shared_parameters
 from sccafm._io import new_folder, whole_path, write_table, write_whole
 from sccafm.data.groups import ALL
 from sccafm.embedding.anchor import Anchor
+from sccafm.grn.annotation import storable
 from sccafm.model.model import Model
 
 FORMAT = 3
@@ -127,6 +129,24 @@ class Embedding:
             condition_keys=condition_keys, preprocess=preprocess, batch_size=batch_size, device=device,
             key_added=key_added, copy=copy, progress=progress,
         )  # fmt: skip
+
+    def to_adata(self) -> AnnData:
+        """The vectors as an AnnData without values, to be written to zarr or h5ad.
+
+        Returns
+        -------
+        AnnData
+            Cells x genes; ``obsm["X_sccafm"]`` (`cells`), ``obsm["X_sccafm_zero_shot"]`` (`zero_shot`), ``varm["X_sccafm"]`` (`genes`),
+            float32; obs has the column group, var symbol, gene_id and is_tf; ``uns["X_sccafm"]["params"]``.
+        """
+        found = AnnData(
+            obs=pd.DataFrame({"group": self.groups.array}, index=self.cells.index), var=self.gene_table.copy()
+        )
+        found.obsm["X_sccafm"] = self.cells.to_numpy(copy=True)
+        found.obsm["X_sccafm_zero_shot"] = self.zero_shot.to_numpy(copy=True)
+        found.varm["X_sccafm"] = self.genes.to_numpy(copy=True)
+        found.uns["X_sccafm"] = {"params": storable(self.params)}
+        return found
 
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that is new or empty: parquet, safetensors, JSON. `sccafm.read_embedding` reads it."""

@@ -115,7 +115,7 @@ class EdgeInference:
     def _batch(self, start: int, stop: int, sums: dict[str, np.ndarray], silent: list) -> tuple[list[CellEdges], dict]:
         cells = self.cells
         values = cells.matrix.read(start, stop, cells.columns)
-        tokens = tokenize(values, cells.gene_ids, cells.is_tf, np.asarray(cells.conditions[start:stop]))
+        tokens = tokenize(values, cells.gene_ids, cells.is_tf, np.array(cells.conditions[start:stop]))
         u, v, context, summary = factors_of(self.sfm, tokens, cells.is_tf)
         nothing = np.flatnonzero(~values.any(1))
         if len(nothing):  # nothing is known of such cells: they have no edges
