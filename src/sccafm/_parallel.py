@@ -6,7 +6,10 @@ that is killed costs the parts that were being computed, which are computed agai
 
 import math
 import os
+import queue
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import joblib
@@ -18,6 +21,7 @@ WORKER_START = 8.0  # seconds until a new process computes: it imports torch and
 THREADS_POWER = 0.7  # n threads compute n ** THREADS_POWER times as fast as one; n processes nearly n times
 MOST_RESTARTS = 3  # of killed workers, without one part finished in between
 LEAST_PARTS = 2
+LOST_SECONDS = 30  # without a scheduler, after which it is taken to be dead
 
 
 class WorkerError(RuntimeError):
@@ -135,11 +139,49 @@ def _results(task: Callable, numbers: list[int], n_jobs: int) -> Iterator[int]:
     except ValueError:  # back ends that give nothing before all is done
         parallel = joblib.Parallel(**settings)
     found = parallel(calls)
+    client = getattr(get_active_backend()[0], "client", None)
+    if client is not None and hasattr(found, "close"):
+        yield from watched(found, client)
+        return
     try:
         yield from found
     finally:
         if hasattr(found, "close"):  # a generator that is left early stops its workers
             found.close()
+
+
+class SchedulerLostError(ConnectionError):
+    """A Dask client has had no scheduler for `LOST_SECONDS`."""
+
+
+def watched(found: Iterator[int], client) -> Iterator[int]:
+    """Results as they come, until the client of Dask has lost its scheduler: joblib would wait for ever."""
+    answers: queue.SimpleQueue = queue.SimpleQueue()
+
+    def collect() -> None:
+        try:
+            for number in found:
+                answers.put(number)
+            answers.put(None)
+        except BaseException as error:  # raised again where the results are read
+            answers.put(error)
+
+    threading.Thread(target=collect, daemon=True).start()
+    seen = time.monotonic()
+    while True:
+        try:
+            answer = answers.get(timeout=1)
+        except queue.Empty:
+            if client.status == "running":
+                seen = time.monotonic()
+            elif time.monotonic() - seen > LOST_SECONDS:
+                raise SchedulerLostError(f"no scheduler for {LOST_SECONDS} seconds") from None
+            continue
+        if answer is None:
+            return
+        if isinstance(answer, BaseException):
+            raise answer
+        yield answer
 
 
 class Guarded:
@@ -170,7 +212,7 @@ def is_restartable(error: Exception) -> bool:
 RESTARTABLE = ("BrokenProcessPool", "TerminatedWorkerError")  # loky starts new processes
 UNREACHABLE = (
     "KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError", "ClosedClientError", "TimeoutError",
-    "StreamClosedError", "RayError",
+    "StreamClosedError", "RayError", "SchedulerLostError",
 )  # fmt: skip
 
 

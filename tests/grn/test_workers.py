@@ -383,3 +383,32 @@ def test_vectors_go_to_zarr_and_back(embed, tmp_path):
     np.testing.assert_array_equal(back.varm["X_sccafm"], found.genes)
     assert back.obs["group"].tolist() == found.groups.tolist()
     assert back.uns["X_sccafm"]["params"]["weights_hash"] == found.params["weights_hash"]
+
+
+# --- a scheduler that is gone
+
+
+def test_a_dead_scheduler_is_said_and_nothing_finished_is_lost(infer, tmp_path, monkeypatch):
+    class CommClosedError(OSError):
+        """As distributed calls it."""
+
+    def results(task, numbers, n_jobs):
+        task(numbers[0])
+        yield numbers[0]
+        raise CommClosedError("in <TCP>: Stream is closed")
+
+    infer(tmp_path / "whole", n_jobs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sccafm._parallel._results", results)
+        with pytest.raises(
+            sccafm.WorkerError, match="scheduler cannot be reached any more .CommClosedError.* 4 parts are left"
+        ):
+            infer(tmp_path / "run", n_jobs=2)
+    infer(tmp_path / "run", n_jobs=1)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_files_that_this_process_does_not_see_are_said(infer, monkeypatch):
+    monkeypatch.setattr("sccafm._parallel._results", lambda task, numbers, n_jobs: iter(numbers))
+    with pytest.raises(sccafm.WorkerError, match='its files are not seen here: .*store="..."'):
+        infer(n_jobs=2)
