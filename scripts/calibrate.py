@@ -344,7 +344,9 @@ def fit_ood(seen: list[Seen], size: int) -> tuple[dict, dict[str, np.ndarray]]:
     far, strange = (np.concatenate([h[i] for h in held.values()]) for i in (0, 1))
     weight = np.concatenate([np.full(len(h[0]), 1 / len(h[0])) for h in held.values()])
     ood = {"distance": quantiles(far, weight), "strangeness": quantiles(strange, weight)}
-    worse = np.maximum(unusual.empirical_quantile(far, ood["distance"]), unusual.empirical_quantile(strange, ood["strangeness"]))
+    worse = np.maximum(
+        unusual.empirical_quantile(far, ood["distance"]), unusual.empirical_quantile(strange, ood["strangeness"])
+    )
     print(f"ood: {len(held)} data sets of {len(tissues)} tissues held out in turn, {len(far):,} cells")
     return ood | {"larger": quantiles(worse, weight)}, references(seen, size)
 

@@ -8,6 +8,8 @@ to the weights of a structure module, so every release can use them.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ class Regulation:
             OWN_QUESTION[question], 1
         )
         ends = zip(weight.astype(np.float32), self.source, self.target, strict=True)
-        return sum(w * (source[regulators] @ target[targets].T) for w, source, target in ends)
+        return reduce(add, (w * (source[regulators] @ target[targets].T) for w, source, target in ends))
 
     def features(
         self, question: str, regulators: np.ndarray, targets: np.ndarray, known: np.ndarray
