@@ -18,7 +18,9 @@ from joblib.parallel import get_active_backend
 from sccafm._settings import logger
 
 WORKER_START = 8.0  # seconds until a new process computes: it imports torch and reads the weights
-THREADS_POWER = 0.7  # n threads compute n ** THREADS_POWER times as fast as one; n processes nearly n times
+THREADED_SHARE = (
+    0.6  # of a cell's time that threads divide among them; processes divide all of it (benchmarks/atlas.py)
+)
 MOST_RESTARTS = 3  # of killed workers, without one part finished in between
 LEAST_PARTS = 2
 LOST_SECONDS = 30  # without a scheduler, after which it is taken to be dead
@@ -80,7 +82,7 @@ def choose_jobs(n_jobs: int | None, n_parts: int, part_seconds: float, most: int
     given = joblib.effective_n_jobs(n_jobs) if n_jobs is not None else configured_jobs()
     if given is None:
         n = min(joblib.effective_n_jobs(-1), limit)
-        threads = n_parts * part_seconds / cores() ** THREADS_POWER
+        threads = n_parts * part_seconds * (1 - THREADED_SHARE + THREADED_SHARE / cores())
         processes = WORKER_START + math.ceil(n_parts / n) * part_seconds
         given = n if n_parts >= LEAST_PARTS and processes < threads else 1
     n = min(given, limit)

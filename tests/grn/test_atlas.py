@@ -188,7 +188,7 @@ def test_a_plan_reads_what_the_run_reads(infer, calibrated_model, toy_adata, tmp
 
 
 def test_memory_bounds_the_processes(calibrated_model, toy_adata, tmp_path):
-    one = sccafm.plan(toy_adata, calibrated_model, n_jobs=1).memory
+    one = sccafm.plan(toy_adata, calibrated_model, n_jobs=2).memory
     plan = sccafm.plan(toy_adata, calibrated_model, n_jobs=4, memory_limit=int(2.5 * one))
     assert plan.processes == 2
     with pytest.warns(UserWarning, match="memory_limit='10MB' is less than one process needs"):

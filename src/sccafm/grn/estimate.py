@@ -11,7 +11,9 @@ from sccafm._text import warn
 from sccafm.grn.storage import PART_CELLS
 from sccafm.nn import SFMConfig
 
-BASE_MEMORY = 450 * 2**20  # of a process that has imported everything and read the weights
+BASE_MEMORY = 600 * 2**20  # of a worker that has imported everything and read the weights
+OWN_MEMORY = 860 * 2**20  # of the process that reads the data: vocabulary, edge model and tables as well
+OWN_PAIR_MEMORY = 170  # bytes of a pair there, where the null is fitted
 EDGE_BYTES = 4.5  # of an edge on disk
 EDGE_MEMORY = 20  # of an edge in memory
 EDGE_COPIES = 4  # of a part's edges while it is sorted and written
@@ -81,6 +83,11 @@ class Size:
         return int(
             BASE_MEMORY + self.pairs * PAIR_MEMORY + batch + tokens + edges + 2 * part * self.array_bytes() + sums
         )
+
+    def own_bytes(self) -> int:
+        """Memory of the process that reads the data and finds out what all parts share, where it computes the parts as well."""
+        groups = max(self.groups - 1, 0) * 12 * self.pairs
+        return int(OWN_MEMORY + self.pairs * OWN_PAIR_MEMORY + groups)
 
     def result_bytes(self) -> int:
         """Memory of the results where they are not stored."""

@@ -42,7 +42,7 @@ class Plan:
     processes: int  # 1: this one, with all its threads
     cells_per_second: float  # of all processes together
     seconds: float  # of the whole run
-    memory: int  # bytes of each process
+    memory: int  # bytes of each worker; of this process where it computes
     results_memory: int  # bytes of the results in this process; 0 with store=
     available_memory: int | None  # bytes; None where it is not known
     disk: int  # bytes of the folder; 0 without store=
@@ -126,7 +126,10 @@ def plan(
     folder = None if store is None else whole_path(store)
     disk = size.disk_bytes() if folder is not None else 0
     free = None if folder is None else free_disk(folder)
-    memory, results = size.worker_bytes(), 0 if folder is not None else size.result_bytes()
+    memory, results = (
+        size.worker_bytes() if jobs else size.own_bytes(),
+        0 if folder is not None else size.result_bytes(),
+    )
     return Plan(
         cells=size.cells, genes=size.genes, regulators=size.regulators, groups=size.groups,
         receipt=str(model_input.receipt), parts=parts, processes=max(jobs, 1),
