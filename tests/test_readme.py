@@ -51,8 +51,8 @@ def test_the_page_of_networks_runs():
     assert set(grn.regulators) == {"SPI1", "IRF8", "GATA3", "CD74"}
     kept = grn[cell]
     found = [names["scores"].loc[e.source, e.target] for e in kept.itertuples()]
-    np.testing.assert_allclose(found, kept["weight"], rtol=1e-5)
-    assert names["why"].weight == pytest.approx(kept["weight"].max(), rel=1e-5)
+    np.testing.assert_allclose(found, kept["weight"], rtol=1e-4)  # stored weights are rounded
+    assert names["why"].weight == pytest.approx(kept["weight"].max(), rel=1e-4)
 
 
 def test_the_page_of_answers_runs():
