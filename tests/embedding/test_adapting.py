@@ -109,7 +109,7 @@ def test_halves_of_the_molecules_add_up():
     assert not np.array_equal(one, other)
 
 
-def test_doors():
+def test_validation():
     with pytest.raises(ValueError, match="held_out is a share of the cells, from 0 to below 1; got 1"):
         Adapt(epochs=1, held_out=1)
 

@@ -196,7 +196,7 @@ def test_without_harmonypy_the_extra_is_named(embed, states, monkeypatch):
         embed(states, batch_key="donor", harmony=True)
 
 
-def test_doors(embed, ours, states):  # noqa: F811
+def test_validation(embed, ours, states):  # noqa: F811
     with pytest.raises(ValueError, match="fitted to 3 cells at least, got 2: pass anchor=False"):
         embed(states[:2].copy(), genes=list(states.var_names))
     flat = ad.AnnData(np.ones((5, 60), np.float32), var=states.var)

@@ -205,7 +205,7 @@ DOORS = [
 
 
 @pytest.mark.parametrize(("settings", "error", "told"), DOORS)
-def test_doors(embed, toy_adata, settings, error, told):
+def test_validation(embed, toy_adata, settings, error, told):
     with pytest.raises(error, match=told):
         embed(toy_adata, **settings)
 

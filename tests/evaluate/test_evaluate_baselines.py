@@ -171,7 +171,7 @@ def test_presets(cells):
         run_baselines(["pearson"], *ends, adata=None, prior=None, **options)
 
 
-def test_doors(cells):
+def test_validation(cells):
     with pytest.raises(KeyError, match="2 of 3 regulators are no genes of the data"):
         pearson(cells, ["G1", "A", "B"])
     with pytest.raises(KeyError, match="layer 'counts' is absent"):

@@ -250,7 +250,7 @@ def test_packages_that_are_not_installed_are_named(adata, monkeypatch):
     assert list(found) == ["hvg_pca", "log_expression", "random"] and "scvi-tools" in skipped["scvi"]
 
 
-def test_doors(adata):
+def test_validation(adata):
     with pytest.raises(KeyError, match=r"obsm has no field 'X_umap'; there are \['X_good', 'X_batch'\]"):
         embedding(adata, "X_umap", **KEYS)
     with pytest.raises(KeyError, match="obs has no column 'batch'.*donor.*batch_key="):

@@ -55,7 +55,7 @@ def test_go_terms_of_the_resources(shared):
     assert "GO:0005634" in found.sets and adds_up(found)  # nucleus
 
 
-def test_doors(tmp_path):
+def test_validation(tmp_path):
     with pytest.raises(KeyError, match="expected a column of sets .* rename them"):
         read_gene_sets(pd.DataFrame({"x": ["A"], "gene": ["B"]}))
     with pytest.raises(ValueError, match="none of 5 rows names one of the genes .*both in Ensembl ids"):

@@ -199,7 +199,7 @@ def test_report_shows_tables_and_figures():
     assert isinstance(report.plot(), Figure)
 
 
-def test_doors():
+def test_validation():
     with pytest.raises(ValueError, match="nothing to judge by; pass `terms=`"):
         genes(VECTORS)
     with pytest.raises(ValueError, match="label it: `pd.DataFrame"):

@@ -46,7 +46,7 @@ def test_tables_by_kind(reports):
     assert "| third | - | 0." in found["binding"]
 
 
-def test_doors(reports):
+def test_validation(reports):
     bare = network(
         pd.DataFrame(np.eye(6, 40), GENES[:6], GENES), [("G0", "G1"), ("G1", "G5")], baselines=None,
         min_positives=1, min_negatives=1, n_bootstrap=2, n_permutations=1,

@@ -139,7 +139,7 @@ def test_a_million_edges_rank_in_seconds():
 
 
 @pytest.mark.parametrize("metric", [auroc, average_precision, early_precision])
-def test_doors(metric):
+def test_validation(metric):
     with pytest.raises(ValueError, match="one length"):
         metric([True, False], [1.0])
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):

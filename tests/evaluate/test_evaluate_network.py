@@ -292,7 +292,7 @@ def test_a_truth_has_a_kind(scores, truth):
         network(scores, truth, kind="chip")
 
 
-def test_doors(scores, truth, adata):
+def test_validation(scores, truth, adata):
     with pytest.raises(ValueError, match="unknown scale 'ln'"):
         network(scores, truth, baselines=None, scale="ln")
     with pytest.raises(ValueError, match="scores reach from -.* needs 0 or more; take scale='rank'"):

@@ -163,7 +163,7 @@ def test_report_tells_the_story(adata, scores):
     assert isinstance(report.plot(), Figure)
 
 
-def test_doors(adata, scores):
+def test_validation(adata, scores):
     with pytest.raises(KeyError, match="obs has no column 'condition'.*guide"):
         perturbation(scores, adata, perturbation_key="condition", control="ctrl")
     with pytest.raises(KeyError, match=r"no cell of obs\['guide'\] is 'ctrl'.*non-targeting"):

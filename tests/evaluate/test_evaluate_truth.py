@@ -184,6 +184,6 @@ def test_gene_duplicates():
         ),
     ],
 )
-def test_doors(scores, error, match):
+def test_validation(scores, error, match):
     with pytest.raises(error, match=match):
         score_matrix(scores)

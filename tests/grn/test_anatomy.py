@@ -84,7 +84,7 @@ def test_cells_are_not_held_together():
     assert peak < 10 * 100 * 400 * 8  # ten networks, not fifty
 
 
-def test_doors():
+def test_validation():
     with pytest.raises(ValueError, match="0 or more to have a logarithm, got -1"):
         anatomy(np.array([[1.0, -1.0]]))
     with pytest.raises(ValueError, match="0 or more to have a logarithm, got nan"):

@@ -119,7 +119,7 @@ def test_copy_leaves_the_adata_alone(tmp_path):
     copied.write_h5ad(tmp_path / "a.h5ad")
 
 
-def test_doors(monkeypatch):
+def test_validation(monkeypatch):
     grn, adata = networks()
     with pytest.raises(ValueError, match="method must be one of"):
         regulator_activity(adata, grn, "mlm")

@@ -215,7 +215,7 @@ def test_many_donors_are_permuted_at_random_with_a_seed(monkeypatch):
 # --- validation
 
 
-def test_doors():
+def test_validation():
     levels, weights, obs = study()
     grn = made_grn(levels, weights, obs)
     with pytest.raises(ValueError, match='two different labels, as \\("stim", "ctrl"\\)'):

@@ -181,7 +181,7 @@ def test_adata_is_annotated_and_can_be_written(tmp_path):
     assert "knockout" not in adata.uns
 
 
-def test_doors():
+def test_validation():
     grn, adata = chain()
     with pytest.raises(KeyError, match="'r9' is no gene of these networks; did you mean r2, r1, r0"):
         knockout(adata, "r9", grn)

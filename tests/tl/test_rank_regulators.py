@@ -152,7 +152,7 @@ def test_scores_in_an_adata_are_ranked_as_they_are(grn):
         rank_regulators(adata, "kind")
 
 
-def test_doors(grn):
+def test_validation(grn):
     with pytest.raises(KeyError, match="groupby: 'sort' is no column of obs"):
         rank_regulators(grn, "sort")
     with pytest.raises(

@@ -161,7 +161,7 @@ def test_adata_is_annotated_and_can_be_written(tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
 
 
-def test_doors(monkeypatch):
+def test_validation(monkeypatch):
     grn, time = lineage(60)
     broken = time.copy()
     broken[[3, 9]] = np.nan, np.inf
