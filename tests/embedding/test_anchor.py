@@ -143,13 +143,15 @@ def test_own_mean_takes_a_shift_of_the_whole_away(embed, states):
     reference = embed(one)
     kind = one.obs["kind"].to_numpy()
 
-    def right(own_mean):
-        placed = reference.place(other.copy(), own_mean=own_mean, progress=False)
-        near = (placed.cells.to_numpy() @ reference.cells.to_numpy().T).argmax(1)
-        return (kind[near] == other.obs["kind"]).mean()
+    def found(own_mean):
+        placed = reference.place(other.copy(), own_mean=own_mean, progress=False).cells.to_numpy()
+        near = (placed @ reference.cells.to_numpy().T).argmax(1)
+        shift = np.linalg.norm(placed.mean(0) - reference.cells.to_numpy().mean(0))
+        return (kind[near] == other.obs["kind"]).mean(), shift
 
-    assert right(True) > 0.95
-    assert right(True) > right(False)
+    right, shift = found(True)
+    assert right > 0.95
+    assert shift < 0.5 * found(False)[1]
 
 
 def test_labels_are_carried_to_new_cells(embed, states, tmp_path):

@@ -28,7 +28,7 @@ from sccafm.embedding.batches import Clusters, correct, unit
 
 GENES, COMPONENTS = 2000, 50
 GENE_POWER, POWER = 0.5, 0.1
-MODEL_WEIGHT, MODEL_POWER = 0.7, 0.5
+MODEL_WEIGHT, MODEL_POWER = 0.5, 0.5
 POOL = 10_000  # cells that the principal axes are fitted on, at most; more are drawn from
 LEAST_CELLS = 3
 
