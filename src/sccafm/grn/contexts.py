@@ -12,7 +12,9 @@ MAX_FDR = 0.05  # a term above it names no factor
 N_TOP = 100  # targets of a factor that are tested against gene sets
 HOUSEKEEPING = (
     "translation|ribosom|peptide chain|respirat|electron transport|oxidative phosphorylation|atp synthesis|mitochondri|chaperon|"
-    "protein folding|nonsense|srp-dependent|rrna|selenocysteine|proteasom|splic|mrna process|gene expression|metabolic process"
+    "protein folding|nonsense|srp-dependent|rrna|selenocysteine|proteasom|splic|mrna process|gene expression|metabolic process|"
+    "40s subunit|60s subunit|43s complex|mature mrna|selenoamino|peptide biosynthetic|targeting to er|complex i biogenesis|nadh dehydrogenase|eif2ak4|ncrna|"
+    "pre-mrna|transcription, dna-templated|rna polymerase|mucopolysaccharidos|^protein localization|n-linked glycosylation"
 )
 DISEASE = (
     "infect|virus|viral|disease|cancer|leishmania|sars|hiv|influenza|tubercul|parkinson|alzheimer|huntington|diabet|leukemia|"
