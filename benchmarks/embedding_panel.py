@@ -206,9 +206,11 @@ def judge_species(panel: Panel, names: list[str] | None) -> dict:
 
 
 def between_species(panel: Panel, reference: ad.AnnData, new: ad.AnnData, cached: str) -> dict[str, float]:
-    model = panel.model
-    anchor, seen = fit_anchor(read(reference, model.reference_data), reference.obsm[ZERO_SHOT])
-    whole = read(new, model.reference_data, InputOptions(regulators="all", n_top_genes=None))
+    """A space is fitted on genes that both files hold: a file may have been cut to variable genes."""
+    model, every = panel.model, InputOptions(regulators="all", n_top_genes=None)
+    whole, known = (read(part, model.reference_data, every) for part in (new, reference))
+    shared = known.names[np.isin(known.gene_ids, whole.gene_ids)]
+    anchor, seen = fit_anchor(read(reference[:, shared].copy(), model.reference_data), reference.obsm[ZERO_SHOT])
     model_input = narrowed(
         whole, anchor.read_ids, [str(token) for token in anchor.read_ids], anchor.read_is_tf, "the space"
     )

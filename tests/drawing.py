@@ -1,9 +1,38 @@
-"""What was drawn, and where: for the tests of pictures."""
+"""What is drawn, what was drawn, and where: for the tests of pictures."""
 
 import itertools
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pytest
+from conftest import toy_data
 from matplotlib.text import Text
+
+import sccafm
+from sccafm import GRN
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def adata():
+    cells = toy_data()
+    cells.obsm["X_umap"] = np.random.default_rng(0).normal(size=(30, 2))
+    return cells
+
+
+@pytest.fixture(scope="module")
+def grn(adata, calibrated_model) -> GRN:
+    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", keep_factors=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def sparse_grn(adata, calibrated_model) -> GRN:
+    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", top_k=40, progress=False)
 
 
 def extents(artists) -> np.ndarray:

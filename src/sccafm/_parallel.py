@@ -7,10 +7,12 @@ that is killed costs the parts that were being computed, which are computed agai
 import math
 import os
 import queue
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import joblib
 from joblib.parallel import get_active_backend
@@ -131,6 +133,17 @@ def completed(task: Callable, numbers: Iterable[int], n_jobs: int, is_done: Call
                 raise WorkerError(told_of(error, len(left))) from error
             if left:
                 logger.warning(f"sccafm: a worker was killed; {len(left):,} parts are left and are computed again")
+
+
+def clear_other_run(folder: Path, mark: str) -> None:
+    """Remove a folder of parts that another run left; `mark` tells one run from another."""
+    if not (folder / "mark").exists() or (folder / "mark").read_text() != mark:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def mark_run(folder: Path, mark: str) -> None:
+    """Say whose parts a folder takes, once everything that its workers read is there."""
+    (folder / "mark").write_text(mark)
 
 
 def _results(task: Callable, numbers: list[int], n_jobs: int) -> Iterator[int]:

@@ -128,6 +128,18 @@ def test_rounded_qvalues_are_never_smaller(q):
     assert rounded.dtype == np.float32
 
 
+def test_a_null_with_long_tails_leaves_small_pvalues():
+    """The statistic's range ends beyond the null's own: else a pair far above it would share the last bin with much of the null."""
+    rng = np.random.default_rng(5)
+    scores = rng.normal(1e-6, 1e-7, (32, 200, 300))
+    scores[rng.random(scores.shape) < 1e-3] = 4e-5  # about 50 standard errors in a mean over ten cells
+    null = null_of(list(scores.astype(np.float32)))
+    n_tests = 5 * 200 * 300
+    strong = np.full((200, 300), 1.0, np.float32)
+    p = group_pvalues(strong, 10, null.mean, null.sd, null.n, null.group_tail)
+    assert p.max() <= 3 / n_tests
+
+
 def test_adjusted_pvalues_keep_their_shape():
     p = np.random.default_rng(0).random((3, 5))
     np.testing.assert_allclose(benjamini_hochberg(p).ravel(), stats.false_discovery_control(p.ravel()))
@@ -183,6 +195,8 @@ def test_significant_pairs_do_not_follow_the_size_of_a_group():
     assert max(shares) <= 2 * min(shares) + 0.01
     by_hand = grn.regroup(cells.obs["part"].replace({"b": "c"}).astype(str))
     assert by_hand.qvalues("a").equals(grn.qvalues("a"))
+    assert by_hand.sums["n_tested"].max() == 10  # one of the joined groups stands for both
+    assert by_hand.qvalues("c").equals(grn.qvalues("b"))  # the first of equals
 
 
 def test_qvalues_of_new_groups_are_those_of_an_inference_in_these_groups(tiny_model, toy_adata):

@@ -3,42 +3,17 @@
 import itertools
 import types
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import toy_data
-from drawing import extents, of_kind, overlaps, words
+from drawing import adata, closed, extents, grn, of_kind, overlaps, sparse_grn, words  # noqa: F401 (fixtures)
 from matplotlib.collections import PathCollection
 
 import sccafm
-from sccafm import GRN, pl
+from sccafm import pl
 from sccafm.pl.comparison import labelled
 from sccafm.pl.edges import weights_of
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def adata():
-    cells = toy_data()
-    cells.obsm["X_umap"] = np.random.default_rng(0).normal(size=(30, 2))
-    return cells
-
-
-@pytest.fixture(scope="module")
-def grn(adata, calibrated_model) -> GRN:
-    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", keep_factors=True, progress=False)
-
-
-@pytest.fixture(scope="module")
-def sparse_grn(adata, calibrated_model) -> GRN:
-    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", top_k=40, progress=False)
-
 
 # --- regulators
 

@@ -7,41 +7,15 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import toy_data
-from drawing import extents, of_kind, overlaps, words
+from drawing import adata, closed, extents, grn, of_kind, overlaps, sparse_grn, words  # noqa: F401 (fixtures)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-import sccafm
-from sccafm import GRN, pl
+from sccafm import pl
 from sccafm.pl.canvas import label_points, text_size
 from sccafm.pl.layout import boxes
 from sccafm.pl.selection import chosen_edges, mean_expression, specificity
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def adata():
-    cells = toy_data()
-    cells.obsm["X_umap"] = np.random.default_rng(0).normal(size=(30, 2))
-    return cells
-
-
-@pytest.fixture(scope="module")
-def grn(adata, calibrated_model) -> GRN:
-    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", keep_factors=True, progress=False)
-
-
-@pytest.fixture(scope="module")
-def sparse_grn(adata, calibrated_model) -> GRN:
-    return sccafm.infer_grn(adata, calibrated_model, groupby="cell_type", top_k=40, progress=False)
-
 
 # --- which edges
 

@@ -19,7 +19,9 @@ from scipy import stats
 NULL_CELLS = 32  # permuted cells, R
 TESTED_CELLS = 10  # of a group
 SAMPLE_CELLS = 256  # real cells from which their values are drawn
-LEAST, MOST, STEPS = -8.0, 24.0, 64  # range of a cell's statistic, and bins for each unit of it
+# Range of the statistic, and bins for each unit of it. Null scores have long tails: pairs beyond the range all have the p-value of the
+# last bin, and where it is large no few pairs can be significant.
+LEAST, MOST, STEPS = -8.0, 120.0, 64
 QVALUES_A_DECADE = (
     20  # stored q-values are rounded up to this many steps a decade: a column then packs to a byte an edge
 )

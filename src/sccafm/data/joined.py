@@ -97,15 +97,20 @@ def join_obs(tables: Sequence[pd.DataFrame], paths: Sequence[Path]) -> pd.DataFr
         prefixes = np.repeat(labels, sizes)
         names = pd.Index([f"{prefix}:{name}" for prefix, name in zip(prefixes, names, strict=True)])
         warn(f"cell names stand in several files: each carries its file's, {listing(names, 2)}")
-    plain = [t.astype({c: object for c in t if isinstance(t[c].dtype, pd.CategoricalDtype)}) for t in tables]
-    obs = pd.concat(plain, ignore_index=True).set_axis(names)
-    for column in obs:
-        orders = [list(t[column].cat.categories) for t in tables if column in t and hasattr(t[column], "cat")]
-        if orders:
-            order = list(dict.fromkeys(value for values in orders for value in values))
-            obs[column] = pd.Categorical(obs[column], order)
+    obs = stacked(tables, names)
     if FILE_COLUMN not in obs:
         obs[FILE_COLUMN] = pd.Categorical(np.repeat(labels, sizes), labels)
+    return obs
+
+
+def stacked(tables: Sequence[pd.DataFrame], names: pd.Index) -> pd.DataFrame:
+    """Rows of all tables under new names; a column that is categorical in one of them stays so, with the categories of all in order."""
+    categorical = {name for table in tables for name in table.select_dtypes("category")}
+    plain = [t.astype({name: object for name in categorical & set(t)}) for t in tables]
+    obs = pd.concat(plain, ignore_index=True).set_axis(names)
+    for name in categorical:
+        order = [v for t in tables if name in t for v in t[name].astype("category").cat.categories]
+        obs[name] = pd.Categorical(obs[name], list(dict.fromkeys(order)))
     return obs
 
 

@@ -23,10 +23,10 @@ from sccafm._torch import plain_torch
 from sccafm.data.disk import is_path
 from sccafm.data.files import prepare_cells
 from sccafm.data.groups import UNASSIGNED, find_groups, obs_column
-from sccafm.data.handover import cells_of
 from sccafm.data.input import DEFAULTS, ModelInput, warn_of_silent
 from sccafm.data.joined import CellFiles, open_files
 from sccafm.data.options import InputOptions
+from sccafm.data.serialization import cells_of
 from sccafm.embedding.adapt import Adapt, adapt_efm, read_adapt
 from sccafm.embedding.anchor import Anchor, check_anchor, fit_anchor
 from sccafm.embedding.harmony import check_harmony, corrected

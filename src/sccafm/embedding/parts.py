@@ -1,7 +1,6 @@
 """Vectors of consecutive cells: a part of a run, which depends on no other part, wherever it is computed."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,13 +13,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sccafm._io import blocks, disk_errors, write_part_file
-from sccafm._parallel import completed
+from sccafm._parallel import clear_other_run, completed, mark_run
 from sccafm._torch import plain_torch
-from sccafm.data.handover import Cells, read_cells, write_cells
+from sccafm.data.serialization import Cells, read_cells, write_cells
 from sccafm.data.tokenizer import tokenize
 from sccafm.grn.factors import FACTOR_ARRAYS
 from sccafm.grn.reuse import unpacked_factors
-from sccafm.model.handover import read_modules, write_modules
+from sccafm.model.serialization import read_modules, write_modules
 from sccafm.nn import EFM, SFM, CausalEFM
 from sccafm.nn.ordering import regulatory_order, reordered
 from sccafm.types import Factors, Tokens
@@ -105,7 +104,7 @@ def pass_cells(efm: EFM | CausalEFM, tokens: Tokens, factors: Factors) -> tuple[
 # --- from process to process
 
 
-def hand_over(inference: VectorInference, folder: Path) -> None:
+def write_inference(inference: VectorInference, folder: Path) -> None:
     """Write what another process needs to compute parts to a folder that exists."""
     write_cells(inference.cells, folder)
     write_modules(folder, inference.sfm, inference.efm)
@@ -118,15 +117,15 @@ def hand_over(inference: VectorInference, folder: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def handed_over(folder: Path, mark: str) -> VectorInference:
-    """What `hand_over` wrote, read once by each process."""
+def read_inference(folder: Path, mark: str) -> VectorInference:
+    """What `write_inference` wrote, read once by each process."""
     content = json.loads((folder / "vectors.json").read_text())
     factors = None
     if content.pop("has_factors"):
         factors = {n: np.load(folder / f"factor.{n}.npy", mmap_mode="r") for n in (*FACTOR_ARRAYS, "summary")}
     groups = np.load(folder / "groups.npy", mmap_mode="r")
     sfm, efm = read_modules(folder)
-    assert efm is not None  # `hand_over` wrote one
+    assert efm is not None  # `write_inference` wrote one
     return VectorInference(sfm, efm, read_cells(folder), groups, factors, **content)
 
 
@@ -139,7 +138,7 @@ class VectorTask:
 
     @plain_torch()
     def __call__(self, number: int) -> None:
-        write_part(self.folder, number, handed_over(self.folder, self.mark).part(number))
+        write_part(self.folder, number, read_inference(self.folder, self.mark).part(number))
 
 
 def write_part(folder: Path, number: int, part: dict[str, np.ndarray]) -> None:
@@ -171,16 +170,15 @@ def parts_of(
         yield from (inference.part(number, bar.update) for number in numbers)
         return
     with disk_errors(folder.parent):
-        if not (folder / "mark").exists() or (folder / "mark").read_text() != mark:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            (folder / "mark").write_text(mark)
+        clear_other_run(folder, mark)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark_run(folder, mark)
         missing = [number for number in numbers if not part_file(folder, number).exists()]
         bar.update(
             sum(min(size, n_cells - n * size) for n in numbers) - sum(min(size, n_cells - n * size) for n in missing)
         )
         if jobs and missing:
-            hand_over(inference, folder)
+            write_inference(inference, folder)
             is_done = lambda number: part_file(folder, number).exists()  # noqa: E731
             for number in completed(VectorTask(folder, mark), missing, jobs, is_done):
                 bar.update(min(size, n_cells - number * size))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sccafm._io import digest, new_folder
 from sccafm._text import listing
+from sccafm.data.joined import stacked
 from sccafm.grn import storage
 from sccafm.grn.grn import GRN
 from sccafm.grn.pairs import Pairs
@@ -47,7 +48,8 @@ def concat(networks: Sequence[GRN | str | Path], store: str | Path | None = None
     cells = pd.Index(np.concatenate([run.cells.astype(str) for run in runs]))
     groups = joined_groups(runs, cells)
     header = joined_params(runs, cells, groups)
-    obs = None if any(run.obs is None for run in runs) else joined_obs(runs, cells)
+    tables: list[Any] = [run.obs for run in runs]
+    obs = None if any(table is None for table in tables) else stacked(tables, cells)
     labels = {"cells": cells, "genes": first.genes, "groups": groups, "pairs": joined_pairs(runs), "obs": obs}
     sums = joined_sums(runs, groups.cat.categories)
     names = sorted(set.intersection(*(set(run.arrays) for run in runs)))
@@ -90,16 +92,6 @@ def joined_groups(runs: Sequence[GRN], cells: pd.Index) -> pd.Series:
     order = list(dict.fromkeys(name for run in runs for name in run.groups.cat.categories))
     values = np.concatenate([run.groups.astype(str) for run in runs])
     return pd.Series(pd.Categorical(values, order), index=cells, name=runs[0].groups.name)
-
-
-def joined_obs(runs: Sequence[GRN], cells: pd.Index) -> pd.DataFrame:
-    annotation: list[Any] = [run.obs for run in runs]
-    tables = [obs.astype({c: object for c in obs.select_dtypes("category")}) for obs in annotation]
-    obs = pd.concat(tables, ignore_index=True).set_axis(cells)
-    for name in {c for own in annotation for c in own.select_dtypes("category")}:
-        order = [v for own in annotation if name in own for v in own[name].astype("category").cat.categories]
-        obs[name] = pd.Categorical(obs[name], list(dict.fromkeys(order)))
-    return obs
 
 
 def joined_params(runs: Sequence[GRN], cells: pd.Index, groups: pd.Series) -> dict:

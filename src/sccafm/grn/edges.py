@@ -3,7 +3,7 @@
 import numpy as np
 
 WEIGHT_BITS = 14  # significant bits of a kept weight: 6e-5 of it; the rest would be a quarter of the space on disk
-SAMPLE_STEP = 61  # every so manieth entry is looked at; shares no factor with usual numbers of genes
+SAMPLE_STEP = 61  # one entry in so many is looked at; a prime, so that columns are sampled alike
 
 
 def self_edges(is_tf: np.ndarray) -> np.ndarray:

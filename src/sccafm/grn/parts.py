@@ -1,6 +1,6 @@
 """Networks of consecutive cells: a part of a run, which depends on no other part, wherever it is computed.
 
-`EdgeInference` holds what a part is computed from. `hand_over` writes it to a folder, `handed_over` reads it back in another
+`EdgeInference` holds what a part is computed from. `write_inference` writes it to a folder, `read_inference` reads it back in another
 process, and `compute_part` leaves a part's results in that folder. Letters as in `sccafm.types`.
 """
 
@@ -18,13 +18,13 @@ from sccafm._torch import plain_torch
 from sccafm.confidence.calibration import Calibration, confidence_of, expression_rank, row_quantiles
 from sccafm.confidence.permutation import CellTest, NullDistribution, tested_cells
 from sccafm.confidence.unusual import out_of_distribution
-from sccafm.data.handover import Cells, read_cells, write_cells
+from sccafm.data.serialization import Cells, read_cells, write_cells
 from sccafm.data.tokenizer import tokenize
 from sccafm.grn.edges import select_edges, self_edges
 from sccafm.grn.factors import pack_factors
 from sccafm.grn.storage import PART_CELLS, CellEdges, Part, write_edges
 from sccafm.model.forward import factors_of
-from sccafm.model.handover import read_modules, write_modules
+from sccafm.model.serialization import read_modules, write_modules
 from sccafm.nn import SFM
 
 TEST_STEPS = 2**20  # float32 adds ten multiples of 1 / TEST_STEPS below 1 exactly
@@ -57,7 +57,7 @@ class EdgeInference:
     chance
         T G, mean of binding and response (`Pairs.chance`).
     tested
-        N 2, positions of cells and the rows of the sums that they test (`test_rows`).
+        N 2, positions of cells and the rows of the sums that they test (`tested_rows`).
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class EdgeInference:
         return CellEdges(np.full(len(edge), cell, np.int32), edge, weight, confidence, q)
 
 
-def test_rows(names, groups: np.ndarray, n_groups: int) -> np.ndarray:
+def tested_rows(names, groups: np.ndarray, n_groups: int) -> np.ndarray:
     """Which cell tests which group, the last row all cells: N 2 (cell, row), see `tested_cells`."""
     found = tested_cells(names, groups, n_groups)
     return np.array([(cell, row) for row, cells in enumerate(found) for cell in cells], dtype=np.int64).reshape(-1, 2)
@@ -186,7 +186,7 @@ def add_sums(total: dict[str, np.ndarray], part: dict[str, np.ndarray]) -> None:
 # --- from process to process
 
 
-def hand_over(inference: EdgeInference, folder: Path) -> None:
+def write_inference(inference: EdgeInference, folder: Path) -> None:
     """Write what another process needs to compute parts to a folder that exists."""
     write_cells(inference.cells, folder)
     write_modules(folder, inference.sfm)
@@ -211,8 +211,8 @@ FITTED = ("weights_hash", "confidence", "signs", "ood")
 
 
 @lru_cache(maxsize=1)
-def handed_over(folder: Path, mark: str) -> EdgeInference:
-    """What `hand_over` wrote, read once by each process; `mark` tells one run from another in the same folder."""
+def read_inference(folder: Path, mark: str) -> EdgeInference:
+    """What `write_inference` wrote, read once by each process; `mark` tells one run from another in the same folder."""
     content = json.loads((folder / "run.json").read_text())
     arrays = load_file(folder / "run.safetensors")
     own = {
@@ -237,7 +237,7 @@ class PartTask:
 
     @plain_torch()
     def __call__(self, number: int) -> None:
-        part = handed_over(self.folder, self.mark).part(number)
+        part = read_inference(self.folder, self.mark).part(number)
         write_part_file(edges_file(self.folder, number), lambda path: write_edges(part.edges, path))
         arrays = {f"array.{name}": array for name, array in part.arrays.items()}
         arrays |= {f"sum.{name}": array for name, array in part.sums.items()} | {"silent": part.silent}

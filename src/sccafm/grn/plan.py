@@ -12,9 +12,9 @@ from sccafm._machine import available_memory, free_disk, show_bytes
 from sccafm._parallel import WORKER_START, choose_jobs
 from sccafm._torch import plain_torch
 from sccafm.data.disk import is_path
-from sccafm.data.handover import cells_of
 from sccafm.data.joined import open_files
 from sccafm.data.options import InputOptions
+from sccafm.data.serialization import cells_of
 from sccafm.grn import storage
 from sccafm.grn.background import find_null, find_pairs, read_sample
 from sccafm.grn.estimate import most_workers

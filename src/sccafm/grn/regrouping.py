@@ -69,10 +69,11 @@ def regrouped_tests(
         total = summed_scores(arrays, codes, n_groups, n_factors).astype(np.float32)
         found = total, np.array([len(chosen) for chosen in cells])
     elif joins is not None and len(sums["tested"]) > 1:
-        found = tuple(
-            np.stack([sums[name][:-1][joins == group].sum(0) for group in range(n_groups)])
-            for name in ("tested", "n_tested")
-        )
+        # The joined group with the most tested cells stands for all of them: a sum over many would have more power.
+        counts = np.where(joins == np.arange(n_groups)[:, None], sums["n_tested"][:-1], -1)
+        best = counts.argmax(1)
+        there = (counts.max(1) > 0).astype(np.int64)
+        found = sums["tested"][best] * there[:, None, None].astype(np.float32), sums["n_tested"][best] * there
     else:
         found = every[0][:0], every[1][:0]
     return {

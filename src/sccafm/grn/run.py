@@ -1,7 +1,6 @@
 """One run over the cells of a data set: what is found out first, then its parts, here or by workers, in memory or in a store."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,15 +11,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sccafm._io import digest, disk_errors, whole_path
-from sccafm._parallel import check_jobs, choose_jobs, completed
+from sccafm._parallel import check_jobs, choose_jobs, clear_other_run, completed, mark_run
 from sccafm.confidence.permutation import NULL_CELLS
 from sccafm.data.files import prepare_cells
 from sccafm.data.groups import find_groups, kept_obs
-from sccafm.data.handover import cells_of
 from sccafm.data.input import ModelInput
 from sccafm.data.joined import CellFiles
 from sccafm.data.neighbors import smoothed
 from sccafm.data.options import InputOptions
+from sccafm.data.serialization import cells_of
 from sccafm.grn import storage
 from sccafm.grn.background import find_null, find_pairs, read_sample
 from sccafm.grn.estimate import Size, most_workers, warn_before
@@ -33,9 +32,9 @@ from sccafm.grn.parts import (
     add_sums,
     arrays_file,
     computed_part,
-    hand_over,
     remove_part,
-    test_rows,
+    tested_rows,
+    write_inference,
 )
 from sccafm.grn.provenance import parameters, run_card
 from sccafm.grn.storage import CellEdges, Part, Store, n_parts, stored_results
@@ -124,7 +123,7 @@ def begin(adata, model: Model, options: InputOptions, settings: RunSettings) -> 
     codes = groups.cat.codes.to_numpy()
     tested = np.zeros((0, 2), np.int64)
     if null is not None:
-        tested = test_rows(groups.index, codes, len(groups.cat.categories))
+        tested = tested_rows(groups.index, codes, len(groups.cat.categories))
     shared = (null, pairs.chance, kept, tested, storage.PART_CELLS)
     inference = EdgeInference(model.sfm, model.calibration, cells_of(model_input), codes, *shared)
     return Run(model, model_input, settings, grn, inference)
@@ -221,8 +220,7 @@ def jobs_of(run: Run, parts: int, folder: Path | None) -> int:
 def parts_of(run: Run, numbers: range, jobs: int, folder: Path, bar: tqdm) -> Iterator[tuple[int, Part]]:
     """Parts in their order, each with its number."""
     mark = digest(json.dumps(run.grn.params["run"], sort_keys=True))
-    if not same_run(folder, mark):
-        shutil.rmtree(folder, ignore_errors=True)
+    clear_other_run(folder, mark)
     if jobs == 0:
         for number in numbers:
             there = arrays_file(folder, number).exists()  # computed by workers of a run that was stopped
@@ -230,14 +228,10 @@ def parts_of(run: Run, numbers: range, jobs: int, folder: Path, bar: tqdm) -> It
         return
     with disk_errors(folder.parent):
         folder.mkdir(exist_ok=True)
-        hand_over(run.inference, folder)
-        (folder / "mark").write_text(mark)
+        write_inference(run.inference, folder)
+        mark_run(folder, mark)
     with disk_errors(folder.parent):
         yield from in_order(folder, mark, numbers, jobs, len(run.grn), bar.update)
-
-
-def same_run(folder: Path, mark: str) -> bool:
-    return (folder / "mark").exists() and (folder / "mark").read_text() == mark
 
 
 def in_order(
