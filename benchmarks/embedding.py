@@ -41,6 +41,7 @@ KEYS = ("sccafm", "sccafm_zero_shot", "sccafm, adapted")
 BIOLOGY = ("silhouette_label", "graph_connectivity", "transfer_accuracy", "transfer_f1")
 TRAJECTORIES = ("beeline_hHep_delay", "beeline_mHSC-L_delay")
 STIMULUS = "kang18_ifnb_2800"
+SCREEN = "perturbench_devel_norman_mcfaline"
 MOUSE_IMMUNE = (
     "tabula_muris_immune1000",
     {"B cell": "B", "T cell": "T", "NK cell": "NK", "Monocyte": "monocyte"},
@@ -58,7 +59,6 @@ import anndata as ad, sccafm
 sccafm.embed(ad.read_h5ad(sys.argv[1], backed="r"), genes=sys.argv[2].split(), progress=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-SCREEN = "perturbench_devel_norman_mcfaline"
 PAIRS = {
     "beeline_mHSC-L_delay": "delay_mHSC-L_training_refNetwork",
     "beeline_hHep_delay": "delay_hHep_testing_refNetwork",
@@ -536,7 +536,33 @@ def prepared(options, model: sccafm.Model) -> dict:
             sccafm.infer_grn(adata, model, n_top_genes=800, keep_factors=True, null_cells=0, progress=False),
         )
     found["pairs"] = unknown_pairs(options.data, PAIRS["beeline_mHSC-L_delay"], model)
+    screen = ad.read_h5ad(options.data / "dev" / f"{SCREEN}.h5ad")
+    screen = screen[(screen.obs["perturbation_type"] == "CRISPRa").to_numpy()].copy()
+    some = screen.obs.groupby("condition", observed=True).sample(frac=1, random_state=0)
+    first = some.groupby("condition", observed=True).head(options.ablation_cells // 10).index
+    screen = with_perturbed(screen[screen.obs_names.isin(first)].copy(), model)
+    settings = {"n_top_genes": None, "keep_factors": True, "null_cells": 0, "progress": False}
+    found[SCREEN] = screen, sccafm.infer_grn(screen, model, **settings)
     return found
+
+
+def perturbation_found(vectors: np.ndarray, conditions: np.ndarray, control: str = "control") -> float:
+    """Mean reciprocal rank of a perturbation among all by the shift of half its cells, beside the shifts of the other halves.
+
+    A shift is the mean vector of cells less that of the same half of the control cells; shifts are compared by their cosine.
+    """
+    half = np.zeros(len(conditions), int)
+    names = sorted(set(conditions) - {control})
+    for name in (control, *names):
+        of_it = np.flatnonzero(conditions == name)
+        half[of_it[::2]] = 1
+    shifts = []
+    for side in (0, 1):
+        mean = {n: vectors[(conditions == n) & (half == side)].mean(0) for n in (control, *names)}
+        shifts.append(unit(np.stack([mean[n] - mean[control] for n in names])))
+    close = shifts[0] @ shifts[1].T
+    place = (close >= close.diagonal()[:, None]).sum(1)
+    return float((1 / place).mean())
 
 
 def short_run(model: sccafm.Model, corpus, draw, changes: dict, seed: int, steps: int):
@@ -582,11 +608,14 @@ def judge_design(model: sccafm.Model, judged: dict) -> dict[str, float]:
     adata, grn = judged[STIMULUS]
     sccafm.embed(adata, model, grn=grn, anchor=False, progress=False)
     head = tl.fit_head(adata, "condition", groups="cell_type")
+    screen, grn = judged[SCREEN]
+    shifted = sccafm.embed(screen, model, grn=grn, anchor=False, progress=False).cells.to_numpy(dtype=float)
     return {
         "label transfer": float(np.mean(accuracy)),
         "regulator-target probe": float(task["regulation"]),
         "which regulator sends": float(task.get("direction", np.nan)),
         "stimulus, cell types held out": float(head.scores.iloc[-1]["accuracy"]),
+        "which gene was activated": perturbation_found(shifted, screen.obs["condition"].to_numpy(dtype=str)),
     }
 
 

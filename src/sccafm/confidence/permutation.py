@@ -104,10 +104,14 @@ def fit_null(scores: list, self_edges: np.ndarray) -> NullDistribution:
 
 def sums_of(scores: list) -> tuple[np.ndarray, np.ndarray]:
     """Sum and sum of squares of some cells' scores: T G float64."""
-    total, square = np.float64(0), np.float64(0)
+    total = square = None
     for score in scores:
         s = score().astype(np.float64)
-        total, square = total + s, square + s * s
+        if total is None:
+            total, square = np.zeros_like(s), np.zeros_like(s)
+        total += s
+        np.square(s, out=s)
+        square += s
     return np.asarray(total), np.asarray(square)
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sccafm.confidence.permutation import SAMPLE_CELLS as NULL_SAMPLE
 from sccafm.confidence.permutation import NullDistribution, fit_null, permuted_cells, sample_cells
@@ -39,8 +40,13 @@ def find_null(model: Model, model_input: ModelInput, sample: Sample, n: int) -> 
     permuted = permuted_cells(sample.values[:NULL_SAMPLE], n)
     conditions = sample.conditions[np.arange(n) % len(sample.conditions)]
     tokens = tokenize(permuted, model_input.gene_ids, model_input.is_tf, conditions)
-    found = [factors_of(model.sfm, tokens[i : i + 1], model_input.is_tf)[:2] for i in range(n)]
-    scores = [lambda u=u, v=v: (u[0] @ v[0].T).cpu().numpy() for u, v in found]
+    factors = model.sfm.config.num_factors
+    # One block of each kind: the system has it back afterwards, which it hasn't of many small ones.
+    u = torch.empty(n, int(model_input.is_tf.sum()), factors)
+    v = torch.empty(n, len(model_input.gene_ids), factors)
+    for i in range(n):
+        u[i : i + 1], v[i : i + 1], *_ = factors_of(model.sfm, tokens[i : i + 1], model_input.is_tf)
+    scores = [lambda i=i: (u[i] @ v[i].T).numpy() for i in range(n)]
     return fit_null(scores, self_edges(model_input.is_tf))
 
 

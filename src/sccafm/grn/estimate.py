@@ -50,9 +50,11 @@ class Size:
         config, length = self.config, self.genes + 1
         hidden = config.backbone_mlp_hidden_dim or 4 * config.embed_dim
         linear = 2 * length * (4 * config.embed_dim**2 + 3 * config.embed_dim * hidden)
-        attention = 4 * length**2 * config.embed_dim
+        attention = 4 * length**2 * config.embed_dim  # of the first layer half, see `sccafm.nn.shared_start`
         products = 2 * self.pairs * config.num_factors
-        return (config.num_layers * (linear + attention) + products) / PRODUCT_RATE + self.pairs * PAIR_SECONDS
+        return (
+            config.num_layers * linear + max(config.num_layers - 0.5, 0) * attention + products
+        ) / PRODUCT_RATE + self.pairs * PAIR_SECONDS
 
     def array_bytes(self) -> int:
         """Of one cell in the arrays."""
@@ -76,7 +78,7 @@ class Size:
         """Memory of a process that computes parts."""
         config, part = self.config, min(PART_CELLS, self.cells)
         factors = 4 * config.num_factors * (self.genes + self.regulators)
-        batch = 2 * 16 * factors
+        batch = 16 * factors
         tokens = 4 * (self.genes + 1) * (12 * config.embed_dim + 4 * config.num_factors)
         edges = part * self.edges * EDGE_MEMORY * EDGE_COPIES
         sums = min(self.groups, part) * 8 * self.pairs

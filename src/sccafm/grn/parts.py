@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from sccafm._io import blocks, write_part_file
+from sccafm._machine import give_back_memory
 from sccafm._torch import plain_torch
 from sccafm.confidence.calibration import Calibration, confidence_of, expression_rank, row_quantiles
 from sccafm.confidence.permutation import CellTest, NullDistribution, tested_cells
@@ -91,6 +92,7 @@ class EdgeInference:
             batch_edges, batch_arrays = self._batch(first + start, first + stop, sums, silent)
             edges.extend(batch_edges)
             arrays.append(batch_arrays)
+            give_back_memory()
             tick(stop - start)
         joined = {name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]}
         return Part(CellEdges.join(edges), joined, sums, np.array(silent, dtype=np.int64))

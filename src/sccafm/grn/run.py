@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sccafm._io import digest, disk_errors, whole_path
+from sccafm._machine import give_back_memory
 from sccafm._parallel import check_jobs, choose_jobs, clear_other_run, completed, mark_run
 from sccafm.confidence.permutation import NULL_CELLS
 from sccafm.data.files import prepare_cells
@@ -126,6 +127,7 @@ def begin(adata, model: Model, options: InputOptions, settings: RunSettings) -> 
         tested = tested_rows(groups.index, codes, len(groups.cat.categories))
     shared = (null, pairs.chance, kept, tested, storage.PART_CELLS)
     inference = EdgeInference(model.sfm, model.calibration, cells_of(model_input), codes, *shared)
+    give_back_memory()
     return Run(model, model_input, settings, grn, inference)
 
 
@@ -172,6 +174,7 @@ def run_to_memory(run: Run, progress: bool) -> tuple[GRN, np.ndarray]:
                 part = replace(part, edges=storage.read_edges(part.edges, None))
             add_sums(sums, part.sums)
             parts.append(replace(part, sums={}))
+            del part  # its sums must not stand beside those of the next
     arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in parts[0].arrays}
     values = {name: getattr(grn, name) for name in ("cells", "genes", "groups", "pairs", "params", "obs")}
     found = GRN(**values, edges=CellEdges.join([p.edges for p in parts]), sums=sums, arrays=arrays)
@@ -195,6 +198,7 @@ def run_to_store(run: Run, folder: str | Path, progress: bool) -> tuple[GRN, np.
             store.add(number, part, sums)
             silent.append(part.silent)
             uncounted.append(number)
+            del part  # its sums must not stand beside those of the next
             if store.counts(number, sums):  # until then a killed run needs them again
                 for counted in uncounted:
                     remove_part(work, counted)

@@ -12,11 +12,15 @@ from sccafm.types import Factors, Tokens
 def factors_of(sfm: SFM, tokens: Tokens, is_tf: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """u of the regulators (C T M), v (C G M), context (C M) and summary (C D)."""
     device = next(sfm.parameters()).device
+    regulators = torch.from_numpy(np.flatnonzero(is_tf)).to(device)
     step = 1 if device.type == "cpu" else len(tokens)
-    found = []
+    found: tuple[Tensor, ...] = ()
     for start in range(0, len(tokens), step):
         factors: Factors = sfm(tokens[start : start + step].to(device))
-        u = factors.u[:, torch.from_numpy(is_tf).to(device)]
-        found.append((u.float(), factors.v.float(), factors.context().float(), factors.summary.float()))
-    u, v, context, summary = (torch.cat(many) for many in zip(*found, strict=True))
+        here = (factors.u[:, regulators], factors.v, factors.context(), factors.summary)
+        if not found:  # all cells' arrays at once: parts that are joined later take twice the memory
+            found = tuple(part.new_empty(len(tokens), *part.shape[1:], dtype=torch.float32) for part in here)
+        for whole, part in zip(found, here, strict=True):
+            whole[start : start + step] = part
+    u, v, context, summary = found
     return u, v, context, summary

@@ -123,10 +123,24 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         """The embedded sequence C L D, and where it is padding: C L bool or None."""
-        genes = self.gene_embedding(tokens.gene_ids) + self.expr_embedding(tokens.expression)
-        genes = genes + self.tf_type_embedding((~tokens.is_tf).long())
+        genes = self._genes(tokens.gene_ids, tokens.expression, tokens.is_tf)
         genes = zero_padding(genes, tokens.is_padding) + self.gene_type_embedding  # C G D
-        cell = self.condition_embedding(tokens.conditions) + self.batch_embedding(tokens.expression, tokens.is_padding)
-        sequence = torch.cat((cell[:, None] + self.prefix_type_embedding, genes), 1)  # C L D
+        sequence = torch.cat((self._cell(tokens), genes), 1)  # C L D
         is_padding = None if tokens.is_padding is None else nn.functional.pad(tokens.is_padding, (1, 0))
         return zero_padding(self.dropout(self.final_norm(sequence)), is_padding), is_padding
+
+    def genes(self, gene_ids: Tensor, expression: Tensor, is_tf: Tensor) -> Tensor:
+        """The tokens of some genes of one cell alone, as `forward` gives them without dropout: N -> N D."""
+        return self.final_norm(self._genes(gene_ids, expression, is_tf) + self.gene_type_embedding[0])
+
+    def cell(self, tokens: Tokens) -> Tensor:
+        """The cell token alone, as `forward` gives it without dropout: C D."""
+        return self.final_norm(self._cell(tokens))[:, 0]
+
+    def _genes(self, gene_ids: Tensor, expression: Tensor, is_tf: Tensor) -> Tensor:
+        genes = self.gene_embedding(gene_ids) + self.expr_embedding(expression)
+        return genes + self.tf_type_embedding((~is_tf).long())
+
+    def _cell(self, tokens: Tokens) -> Tensor:
+        cell = self.condition_embedding(tokens.conditions) + self.batch_embedding(tokens.expression, tokens.is_padding)
+        return cell[:, None] + self.prefix_type_embedding  # C 1 D

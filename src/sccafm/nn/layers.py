@@ -103,7 +103,11 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, is_padding: Tensor | None) -> Tensor:
         hidden = hidden + zero_padding(self.attn(self.attn_norm(hidden), is_padding), is_padding)
-        return zero_padding(hidden + self.mlp(self.mlp_norm(hidden)), is_padding)
+        return zero_padding(self.transform(hidden), is_padding)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """What follows attention, each token by itself."""
+        return hidden + self.mlp(self.mlp_norm(hidden))
 
 
 class Backbone(nn.Module):

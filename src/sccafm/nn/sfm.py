@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sccafm.nn.config import check_config
 from sccafm.nn.embedding import EmbeddingConfig, TokenEmbedding
 from sccafm.nn.layers import Backbone, BackboneConfig
 from sccafm.nn.routing import Router
+from sccafm.nn.shared_start import SharedStart
 from sccafm.types import Factors, Tokens
 
 
@@ -108,10 +110,31 @@ class SFM(nn.Module):
         gating = (config.topk, config.router_temperature, config.beta_momentum)
         self.tf_router = Router(*sizes, *gating)
         self.tg_router = Router(*sizes, *gating)
+        self._start: SharedStart | None = None
 
     def encode(self, tokens: Tokens) -> Tensor:
-        """Hidden states, the cell token first: C L D."""
-        return self.backbone(*self.embedding(tokens))
+        """Hidden states, the cell token first: C L D.
+
+        Cells that are read on a CPU without gradients share what their genes without a count do in the first layer.
+        """
+        if not self._shares_start(tokens):
+            return self.backbone(*self.embedding(tokens))
+        start = self._start
+        if start is None or not start.serves(tokens, self.embedding, self.backbone):
+            genes = (tokens.gene_ids[0], tokens.is_tf[0])
+            self._start = start = SharedStart(self.embedding, self.backbone, *genes)
+        return start.encode(tokens)
+
+    def _shares_start(self, tokens: Tokens) -> bool:
+        return (
+            not (self.training or torch.is_grad_enabled() or self.config.use_rotary)
+            and self.config.num_layers > 0
+            and tokens.is_padding is None
+            and tokens.expression.device.type == "cpu"
+            and tokens.expression.dtype == self.embedding.gene_type_embedding.dtype == torch.float32
+            and len(tokens) > 0
+            and bool((tokens.gene_ids == tokens.gene_ids[0]).all() and (tokens.is_tf == tokens.is_tf[0]).all())
+        )
 
     def route(self, tokens: Tokens) -> "Routing":
         """Factors, and the router logits that training balances."""
