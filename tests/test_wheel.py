@@ -42,6 +42,7 @@ def test_wheel_holds_models_and_tables(site):
         "vocab.json",
         "vocab.safetensors",
         "aliases.csv",
+        "lineages.csv",
     }
     assert tables | {f"models/{m}" for m in models} <= names
 

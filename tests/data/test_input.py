@@ -369,6 +369,24 @@ def test_regulators_that_are_seen_and_variable_genes_are_chosen(model_input, wid
     assert model_input(often, n_top_genes=3).is_tf.sum() == 2
 
 
+def test_the_receipt_tells_which_of_them_are_known_for_a_lineage(model_input, wide):
+    receipt = model_input(wide, n_top_genes=3).receipt
+    assert [line.split(" (")[0] for line in receipt.lineage_regulators] == ["GATA1"]
+    assert "GATA1 (Erythroblasts; in " in receipt.lineage_regulators[0] and " cell" in receipt.lineage_regulators[0]
+    assert f"regulators known for a lineage (always=[...] reads them): {receipt.lineage_regulators[0]}" in str(receipt)
+    assert model_input(wide, n_top_genes=3, always=["GATA1"]).receipt.lineage_regulators == ()
+
+
+def test_regulators_of_lineages_that_most_cells_show_come_first_and_read_ones_not_at_all(model_input):
+    values = np.random.default_rng(1).poisson(20, (2000, 8)).astype(float)
+    values[3:, 1] = 0
+    found = model_input(data(WIDE, 2000, values), n_top_genes=3)
+    seen = [int(line.split("in ")[-1].split()[0]) for line in found.receipt.lineage_regulators]
+    assert seen == sorted(seen, reverse=True) and seen
+    read = set(found.names)
+    assert not read & {line.split(" (")[0] for line in found.receipt.lineage_regulators}
+
+
 @pytest.mark.parametrize(("seen", "n_regulators"), [(9, 1), (10, 2)])
 def test_ten_cells_are_enough_for_a_regulator_among_many(model_input, seen, n_regulators):
     values = np.random.default_rng(1).poisson(20, (2000, 8)).astype(float)

@@ -71,6 +71,23 @@ def choose_genes(
     return np.sort(np.concatenate([acting, variable_genes(survey, others, n_top_genes)])), ()
 
 
+def left_out_of_lineages(
+    match: GeneMatch, kept: np.ndarray, chosen: np.ndarray, survey: Survey, reference_data: ReferenceData
+) -> tuple[str, ...]:
+    """Regulators that are known for a lineage and are not read although the data have the gene, those of the most cells first.
+
+    Each with its lineages and with why: how many cells show it.
+    """
+    found = []
+    for i in np.setdiff1d(kept, chosen):
+        lineages = reference_data.lineages.get(normalize_symbol(reference_data.vocabulary.symbol(match.tokens[i])))
+        if lineages is not None:
+            cells = int(survey.detected[i])
+            seen = "in no cell" if cells == 0 else f"in {cells:,} cell{'s' if cells > 1 else ''}"
+            found.append((-cells, f"{match.names[i]} ({lineages.split('; ')[0]}; {seen})"))
+    return tuple(text for _, text in sorted(found))
+
+
 def positions_by_name(match: GeneMatch, kept: np.ndarray) -> dict[str, int]:
     """Position of each gene that is kept, by its symbol and by its name in the data."""
     return {normalize_symbol(match.symbols[i]): i for i in kept} | {normalize_symbol(match.names[i]): i for i in kept}

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm._text import listing, warn
-from sccafm.data.genes import always_read, choose_genes, find_regulators
+from sccafm.data.genes import always_read, choose_genes, find_regulators, left_out_of_lineages
 from sccafm.data.groups import obs_column
 from sccafm.data.matrix import KINDS, Matrix, Survey, find_matrix
 from sccafm.data.options import InputOptions
@@ -70,6 +70,9 @@ class Receipt:
     duplicates: tuple[str, ...]  # further columns for a gene that another column already gives
     not_found: tuple[str, ...]  # of genes=: neither in the data nor in the vocabulary
     rare_regulators: tuple[str, ...]  # detected, but in too few cells to be read (always= reads them)
+    lineage_regulators: tuple[
+        str, ...
+    ]  # known for a lineage, in the data and not read: "GATA1 (Erythroblasts; in 3 cells)"
     n_used: int  # genes the model reads
     n_regulators: int
     conditions: Mapping[str, str]  # slot -> what was found
@@ -97,6 +100,11 @@ class Receipt:
             lines.append(
                 f"left out {len(self.rare_regulators):,} regulators that few cells show (always=[...] reads them): "
                 f"{listing(self.rare_regulators)}"
+            )
+        if self.lineage_regulators:
+            lines.append(
+                f"of genes not read, {len(self.lineage_regulators):,} are regulators known for a lineage (always=[...] reads them): "
+                f"{listing(self.lineage_regulators)}"
             )
         lines.append("conditions " + "; ".join(f"{slot}: {what}" for slot, what in self.conditions.items()))
         lines.append(f"used {self.n_used:,} genes, {self.n_regulators:,} of them as regulators")
@@ -206,6 +214,7 @@ def read(
         rare_regulators=tuple(
             map(str, match.names[np.setdiff1d(kept[is_tf[kept] & (survey.detected[kept] > 0)], chosen)])
         ),
+        lineage_regulators=left_out_of_lineages(match, kept, chosen, survey, reference_data),
         n_used=len(chosen),
         n_regulators=int(is_tf[chosen].sum()),
         conditions=condition_words,

@@ -26,6 +26,7 @@ CANDIDATES = {
     "regulation_tensors": ("models/regulation.safetensors", "regulation.safetensors"),
     "genesets": ("models/genesets.gmt.gz", "genesets.gmt.gz"),
     "contexts": ("models/contexts.json", "contexts.json"),
+    "lineages": ("models/lineages.csv", "lineages.csv"),
     "aliases": ("models/aliases.csv", "aliases.csv"),
     "model_card": ("models/README.md",),
     "curves": ("models/curves.png",),
@@ -41,6 +42,7 @@ BORROWED = (
     "homologous",
     "aliases",
     "genesets",
+    "lineages",
     "regulation",
     "regulation_tensors",
 )  # the bundle's own where a release has none

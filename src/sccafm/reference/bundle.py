@@ -1,7 +1,7 @@
 """What a model must know to read data: gene names, conditions, regulators, and the prior network."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from sccafm.reference.conditions import Conditions
 from sccafm.reference.genes import GeneNames, Vocabulary, normalize_symbol
-from sccafm.reference.tables import read_aliases, read_homologs, read_prior, read_regulators
+from sccafm.reference.tables import read_aliases, read_homologs, read_lineages, read_prior, read_regulators
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,7 @@ class ReferenceData:
     conditions: Conditions
     regulators: Mapping[str, pd.DataFrame]  # "human", "mouse" -> spelled symbols, class
     prior: pd.DataFrame  # Gene1, Gene2, spelled, and what else the file has
+    lineages: Mapping[str, str] = field(default_factory=dict)  # spelled human symbol -> what the regulator is known for
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -60,4 +61,5 @@ def read_reference_data(files: Mapping[str, Path]) -> ReferenceData:
         conditions=Conditions.read(files["cond_dict"]),
         regulators={species: read_regulators(files[f"{species}_tfs"]) for species in ("human", "mouse")},
         prior=read_prior(files["omnipath"]),
+        lineages=read_lineages(files["lineages"]) if "lineages" in files else {},
     )

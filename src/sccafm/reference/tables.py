@@ -49,6 +49,12 @@ def read_regulators(path: Path) -> pd.DataFrame:
     return table.drop_duplicates("TF").set_index("TF")
 
 
+def read_lineages(path: Path) -> dict[str, str]:
+    """Regulators that are known for a lineage: spelled symbol -> what they are known for."""
+    table = read_table(path, ("TF", "lineages"))
+    return dict(zip(table["TF"].map(normalize_symbol), table["lineages"], strict=True))
+
+
 def read_prior(path: Path) -> pd.DataFrame:
     """The prior network: Gene1 -> Gene2, spelled, unique, without self-edges; further columns as they came."""
     table = read_table(path, ("Gene1", "Gene2"))
