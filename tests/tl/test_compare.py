@@ -90,7 +90,8 @@ def test_without_donors_nothing_is_tested_and_it_is_said():
     assert found.regulators[["pvalue", "qvalue", "low", "high", "t"]].isna().all(axis=None)
     assert found.regulators.iloc[0][["group", "regulator"]].tolist() == ["T", "r0"]
     assert "cells are not replicates" in repr(found)
-    assert found.regulators["effect"].abs().is_monotonic_decreasing
+    assert (found.regulators["auroc"] - 0.5).abs().is_monotonic_decreasing
+    assert found.contexts["effect"].abs().is_monotonic_decreasing
 
 
 def test_edges_that_are_not_available_are_a_note():

@@ -40,16 +40,14 @@ class Comparison:
             table = getattr(self, name)
             if table is None:
                 continue
-            best = table.reindex(table["effect"].abs().sort_values(ascending=False).index).head(3)
             if table["pvalue"].notna().any():
                 found = int((table["qvalue"] <= FDR).sum())
                 tested = int(table["pvalue"].notna().sum())
                 lines.append(f"  {name}: {found:,} of {tested:,} at an FDR of {FDR:.0%}")
-                best = table.head(3)
             else:
                 lines.append(f"  {name}: {len(table):,}, not tested")
             ends = ["source", "target"] if name == "edges" else [name.removesuffix("s")]
-            for row in best.to_dict("records"):
+            for row in table.head(3).to_dict("records"):
                 what = " -> ".join(str(row[end]) for end in ends)
                 lines.append(f"    {row['group']}: {what} {row['effect']:+.2f}")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
@@ -118,7 +116,7 @@ def compare(
         - of regulators also auroc (a cell of the first side beside one of the second), test_detection and
           reference_detection (share of the cells in which the regulator itself was detected).
 
-        The surest come first; without a test, the largest effects. Edges need mean networks of donors, exact with
+        The surest come first; without a test, regulators by how far `auroc` is from 0.5, contexts and edges by effect. Edges need mean networks of donors, exact with
         ``keep_factors=True`` or where they join groups of the inference (`GRN.regroup`); elsewhere `edges` is None and
         `notes` say so. In `adata`: ``uns["compare"]`` with the tables.
 
@@ -315,14 +313,18 @@ class Run:
 
 
 def joined(tables: list[dict]) -> pd.DataFrame:
-    """One table with q-values, the surest first; without a test the largest effects first."""
+    """One table with q-values, the surest first.
+
+    Without a test those come first whose values tell the sides apart best (regulators) or whose effects are the largest: a ratio of means is
+    large by chance where a regulator is weak or a group small.
+    """
     table = pd.concat([pd.DataFrame(t) for t in tables], ignore_index=True)
     known = table["pvalue"].notna()
     q = np.full(len(table), np.nan)
     if known.any():
         q[known] = stats.false_discovery_control(table.loc[known, "pvalue"])
     table.insert(table.columns.get_loc("pvalue") + 1, "qvalue", q)
-    size = -table["effect"].abs()
+    size = -(table["auroc"] - 0.5 if "auroc" in table else table["effect"]).abs()
     order = np.lexsort((size, table["pvalue"].fillna(2)))
     table["group"] = table["group"].astype("category")
     return table.iloc[order].reset_index(drop=True)
