@@ -25,9 +25,9 @@ def overlap(one: pd.DataFrame, two: pd.DataFrame) -> float:
     return len(a & b) / len(a | b)
 
 
-def agreement(adata: ad.AnnData, model: sccafm.Model) -> dict:
+def agreement(adata: ad.AnnData, model: sccafm.Model, neighbors: int = 0) -> dict:
     """Jaccard index of two cells' strongest edges, for cells of one type and of two."""
-    grn = sccafm.infer_grn(adata, model, top_k=TOP, null_cells=0, progress=False)
+    grn = sccafm.infer_grn(adata, model, top_k=TOP, null_cells=0, neighbors=neighbors, progress=False)
     edges = grn.to_frame()
     row = grn.cells.get_indexer(edges["cell"].astype(str))
     pair = grn.regulators.get_indexer(edges["source"]) * len(grn.targets) + grn.targets.get_indexer(edges["target"])
