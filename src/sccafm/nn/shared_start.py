@@ -90,13 +90,13 @@ class SharedStart:
             self.gene_ids[expressed], tokens.expression[0, expressed], self.is_tf[expressed]
         )  # E D
         own = heads_of(self.layers[0], torch.cat((cell, shown)))  # the cell token before the expressed genes
-        of_cell = Heads(*(part[:, :1] for part in own))
         keys, values = (
-            torch.cat((cells_own, constant.index_copy(1, expressed, changed[:, 1:])), 1)
-            for cells_own, constant, changed in zip(of_cell[1:], self.heads[1:], own[1:], strict=True)
+            torch.cat((changed[:, :1], constant.index_copy(1, expressed, changed[:, 1:])), 1)
+            for constant, changed in ((self.heads.k, own.k), (self.heads.v, own.v))
         )
+        of_own = attend(own.q, keys, values)
         mixed = own.q.new_empty(own.q.shape[0], len(self.gene_ids) + 1, own.q.shape[2])
-        mixed[:, 0], mixed[:, 1 + expressed] = (lambda m: (m[:, 0], m[:, 1:]))(attend(own.q, keys, values))
+        mixed[:, 0], mixed[:, 1 + expressed] = of_own[:, 0], of_own[:, 1:]
         silent = (tokens.expression[0] == 0).nonzero()[:, 0]
         mixed[:, 1 + silent] = self._silent(silent, expressed, own, keys, values)
         hidden = torch.cat((cell, self.silent.index_copy(0, expressed, shown)))

@@ -1,0 +1,173 @@
+"""Is the perturbed regulator found by decoupler's ulm on our networks, beside CollecTRI and |Pearson| on the same signatures?
+
+    python benchmarks/activity.py --shared SHARED --corpus CELLS [--model FOLDER] [--out docs/benchmarks.md] [--quick]
+
+SHARED holds resources/ and datasets/, CELLS the unpacked training cells, from which networks of cells like the perturbed ones are read. The
+signatures are those of the selection panel (`resources/regulatory/validation_only`), which train nothing. Minutes on one core.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from pages import renew_section, table
+from panel import sampled
+from selection_panel import CELLS
+
+import sccafm
+from sccafm import evaluate
+from sccafm.evaluate.baselines import expression as expression_of
+from sccafm.tl.activity import decoupled
+
+ROOT = Path(__file__).parents[1]
+TITLE = "Perturbed regulators by activity"
+N_TARGETS, LEAST_TARGETS, N_CELLS, N_GENES = 100, 5, 60, 3000
+SIGNATURES = {  # panel's name: file, columns of ends, what was done to the regulator
+    "LINCS over-expression": ("perturb_lincs_oe_signed", "tf", "target", 1),
+    "CD4 CRISPRi": ("perturb_cd4_crispri_signed", "tf", "target", -1),
+    "Th17 knock-out": ("perturb_th17_ko_mouse", "tf_mouse", "target_mouse", -1),
+}
+COLLECTRI = "CollecTRI"
+
+
+def signatures(shared: Path, name: str) -> pd.DataFrame:
+    """Signed responses, perturbed regulators x genes, 0 where a gene is not listed; symbols in upper case."""
+    file, source, target, _ = SIGNATURES[name]
+    rows = pd.read_csv(shared / f"resources/regulatory/validation_only/{file}.csv.gz")
+    rows = rows[rows["is_tf"] == 1] if "is_tf" in rows else rows
+    rows = rows.assign(source=rows[source].str.upper(), target=rows[target].str.upper())
+    return rows.pivot_table(index="source", columns="target", values="score", fill_value=0.0)
+
+
+def cells_of(corpus: Path, name: str, n: int) -> ad.AnnData:
+    file, only = CELLS[name]
+    adata = ad.read_h5ad(corpus / file)
+    if only is not None:
+        adata = adata[adata.obs[only[0]].astype(str).isin(only[1]).to_numpy()]
+    return sampled(adata.copy(), n)
+
+
+def networks(adata: ad.AnnData, seen: pd.DataFrame, model: sccafm.Model, n_genes: int) -> dict[str, pd.DataFrame]:
+    """Edges of each method, source, target, weight (signed where the sign is known), in upper case."""
+    listed = {gene for table in model.reference_data.regulators.values() for gene in table.index}
+    moved = (
+        (seen != 0).sum().sort_values(ascending=False, kind="stable").index[:n_genes]
+    )  # of the most signatures first
+    read = set(moved) | set(seen.index) | listed
+    genes = [gene for gene in adata.var_names if gene.upper() in read]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        grn = sccafm.infer_grn(adata, model, regulators="all", genes=genes, null_cells=0, progress=False)
+    sign = pd.DataFrame(np.where(grn.pairs.sign == 0, 1, grn.pairs.sign), grn.regulators, grn.targets)
+    x, names = expression_of(adata)
+    places = pd.Index(names).get_indexer(grn.targets)
+    dense = x[:, places].toarray() if hasattr(x, "toarray") else np.asarray(x[:, places])
+    pearson = evaluate.pearson(pd.DataFrame(dense, columns=grn.targets), list(grn.regulators))
+    found = {
+        "sccafm, weight": grn.matrix() * sign,
+        "sccafm, confidence": grn.matrix(value="confidence") * sign,
+        "|Pearson|": pearson,
+    }
+    edges = {name: long(values) for name, values in found.items()}
+    prior = model.reference_data.prior
+    edges[COLLECTRI] = pd.DataFrame(
+        {
+            "source": prior["Gene1"],
+            "target": prior["Gene2"],
+            "weight": prior["sign"].replace(0, 1) * prior["confidence"],
+        }
+    )
+    return edges
+
+
+def long(values: pd.DataFrame) -> pd.DataFrame:
+    values = values.set_axis(values.index.str.upper()).set_axis(values.columns.str.upper(), axis=1)
+    return values.rename_axis("source").reset_index().melt("source", var_name="target", value_name="weight")
+
+
+def activity(seen: pd.DataFrame, network: pd.DataFrame) -> pd.DataFrame:
+    """ulm on the strongest targets of each regulator: signatures x regulators."""
+    network = network[(network["source"] != network["target"]) & (network["weight"] != 0)]
+    network = network.drop_duplicates(["source", "target"])
+    network = network[network["target"].isin(seen.columns)]
+    order = network["weight"].abs().sort_values(ascending=False, kind="stable").index
+    network = network.loc[order].groupby("source", sort=False).head(N_TARGETS)
+    genes = pd.Series(np.arange(seen.shape[1]), index=seen.columns)
+    scores, _ = decoupled(seen.to_numpy(), seen.index, genes, network, "ulm", LEAST_TARGETS)
+    return scores
+
+
+def places(scores: pd.DataFrame, perturbed: list[str], direction: int) -> pd.DataFrame:
+    """Place of each perturbed regulator among all, as a share (0.5 is chance): by size alone, and in the direction of what was done."""
+    rows = []
+    for name in perturbed:
+        own = scores.loc[name].dropna()
+        at = {"size": own.abs(), "direction": own * direction}
+        rows.append(
+            {what: ((v > v[name]).sum() + ((v == v[name]).sum() - 1) / 2) / (len(v) - 1) for what, v in at.items()}
+        )
+    return pd.DataFrame(rows, index=perturbed, columns=["size", "direction"])
+
+
+def judge(shared: Path, corpus: Path, name: str, model: sccafm.Model, quick: bool) -> list[dict]:
+    seen = signatures(shared, name)
+    n_cells, n_genes = (8, 200) if quick else (N_CELLS, N_GENES)
+    adata = cells_of(corpus, name, n_cells)
+    scores = {method: activity(seen, edges) for method, edges in networks(adata, seen, model, n_genes).items()}
+    both = [gene for gene in seen.index if all(gene in s and pd.notna(s.loc[gene, gene]) for s in scores.values())]
+    rows = []
+    for method, found in scores.items():
+        place = places(found, both, SIGNATURES[name][-1])
+        rows.append(
+            {
+                "signatures": name,
+                "method": method,
+                "by size": spread(place["size"]),
+                "by direction": spread(place["direction"]),
+                "among": int(found.notna().any().sum()),
+                "judged": len(both),
+                "scored": sum(gene in found for gene in seen.index),
+                "value": place["size"].mean(),
+            }
+        )
+    return rows
+
+
+def spread(values: pd.Series) -> str:
+    return f"{values.mean():.3f} ± {values.std() / np.sqrt(max(len(values), 1)):.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks.md")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    model = sccafm.load(options.model, device="cpu")
+    found = pd.DataFrame(
+        [row for name in SIGNATURES for row in judge(options.shared, options.corpus, name, model, options.quick)]
+    )
+    mean = found.groupby("method", sort=False)["value"].mean()
+    verdict = "met" if mean["sccafm, weight"] <= mean[COLLECTRI] else "missed"
+    text = [
+        "Written by `python benchmarks/activity.py`. Signatures of perturbed regulators that train nothing; each regulator's activity in them by "
+        f"decoupler's ulm on its {N_TARGETS} strongest targets, in networks of {N_CELLS} training cells like the perturbed ones (at most {N_GENES:,} genes of the "
+        "signatures beside the regulators), and the perturbed one's place among all regulators that the method scores, as a share: 0 is first, 0.5 is chance (mean ± "
+        "standard error). By size: the largest change in either direction; by direction: activity rises where the regulator was added, falls where "
+        "it was taken away. Judged are regulators that every method scores; `scored`: of the perturbed ones, by this method.",
+        table(found.drop(columns="value")),
+        f"Mean over the three by size: {', '.join(f'{name} {value:.3f}' for name, value in mean.items())}. Bar: our network at least equal to "
+        f"CollecTRI in one run: {verdict}.",
+        f"Weights {model.weights_hash[:12]}.",
+    ]
+    renew_section(options.out, TITLE, "\n\n".join(text))
+    print("\n\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

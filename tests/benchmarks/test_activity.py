@@ -1,0 +1,48 @@
+"""Parts of the benchmark of perturbed regulators: places, and activity of known networks."""
+
+import importlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def script(request, monkeypatch):
+    monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
+    return importlib.import_module("activity")
+
+
+def test_a_place_is_the_share_of_the_others_that_stand_before(script):
+    scores = pd.DataFrame([[3.0, -5.0, 1.0, np.nan, 3.0]], index=["b"], columns=list("abcde"))
+    found = script.places(scores, ["b"], direction=1).loc["b"]
+    assert found.to_dict() == {"size": 0.0, "direction": 1.0}
+    scores.index = ["a"]
+    assert script.places(scores, ["a"], direction=-1).loc["a"].to_dict() == pytest.approx({"size": 0.5, "direction": 5 / 6})
+
+
+def test_a_regulator_whose_targets_move_is_first_and_one_with_few_targets_has_no_score(script):
+    rng = np.random.default_rng(0)
+    genes = [f"G{i}" for i in range(80)]
+    edges = [(f"R{k}", gene, 1.0) for k in range(6) for gene in rng.choice(genes, 12, replace=False)]
+    network = pd.DataFrame(
+        [*edges, *(("FEW", gene, 1.0) for gene in genes[:4])], columns=["source", "target", "weight"]
+    )
+    moved = network.loc[network["source"] == "R2", "target"]
+    seen = pd.DataFrame([[-2.0 * (gene in set(moved)) for gene in genes]], index=["R2"], columns=genes)
+    scores = script.activity(seen + rng.normal(0, 0.1, (1, 80)), network)
+    assert "FEW" not in scores.columns
+    assert script.places(scores, ["R2"], direction=-1).loc["R2"].tolist() == [0.0, 0.0]
+
+
+def test_half_the_cells_of_a_perturbation_find_the_other_half(request, monkeypatch):
+    monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
+    found = importlib.import_module("embedding").perturbation_found
+    rng = np.random.default_rng(0)
+    conditions = np.repeat(["control", *(f"p{i}" for i in range(8))], 20)
+    shift = np.concatenate([np.zeros((1, 30)), 3 * rng.normal(size=(8, 30))])
+    cells = np.repeat(shift, 20, axis=0) + rng.normal(size=(180, 30))
+    assert found(cells, conditions) == 1.0
+    assert found(rng.normal(size=(180, 30)), conditions) < 0.7
