@@ -17,10 +17,9 @@ def script(request, monkeypatch):
 
 def test_a_place_is_the_share_of_the_others_that_stand_before(script):
     scores = pd.DataFrame([[3.0, -5.0, 1.0, np.nan, 3.0]], index=["b"], columns=list("abcde"))
-    found = script.places(scores, ["b"], direction=1).loc["b"]
-    assert found.to_dict() == {"size": 0.0, "direction": 1.0}
+    assert script.places(scores, ["b"]).to_dict() == {"b": 0.0}
     scores.index = ["a"]
-    assert script.places(scores, ["a"], direction=-1).loc["a"].to_dict() == pytest.approx({"size": 0.5, "direction": 5 / 6})
+    assert script.places(scores, ["a"]).to_dict() == {"a": 0.5}
 
 
 def test_a_regulator_whose_targets_move_is_first_and_one_with_few_targets_has_no_score(script):
@@ -34,7 +33,7 @@ def test_a_regulator_whose_targets_move_is_first_and_one_with_few_targets_has_no
     seen = pd.DataFrame([[-2.0 * (gene in set(moved)) for gene in genes]], index=["R2"], columns=genes)
     scores = script.activity(seen + rng.normal(0, 0.1, (1, 80)), network)
     assert "FEW" not in scores.columns
-    assert script.places(scores, ["R2"], direction=-1).loc["R2"].tolist() == [0.0, 0.0]
+    assert script.places(scores, ["R2"]).to_dict() == {"R2": 0.0}
 
 
 def test_half_the_cells_of_a_perturbation_find_the_other_half(request, monkeypatch):
