@@ -299,3 +299,20 @@ def test_completion_knows_every_command(shell, capsys):
     assert end.value.code in (0, None)
     text = capsys.readouterr().out
     assert all(name in text for name in ("infer", "embed", "rank", "compare", "evaluate", "train-sfm", "groupby"))
+
+
+def test_a_reader_that_stops_early_is_no_mistake():
+    code = "import sccafm.cli as c; c.guarded(lambda a: [print('x' * 100) for _ in range(20_000)], [])"
+    done = subprocess.run(
+        f'{shlex.quote(sys.executable)} -c "{code}" | head -c 5', shell=True, capture_output=True, text=True
+    )
+    assert done.stdout == "xxxxx" and done.stderr == ""
+
+
+def test_warnings_are_one_line_without_a_place():
+    code = (
+        "import sys, warnings, sccafm.cli as c; sys.argv = ['sccafm']; c.usage = lambda: warnings.warn('two genes are lost') or ''; "
+        "c.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "sccafm: two genes are lost\n"

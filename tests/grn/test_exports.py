@@ -112,6 +112,40 @@ def test_celloracle_links_have_its_columns(grn):
     np.testing.assert_allclose(10 ** -links["-logp"], links["p"])
 
 
+def test_celloracle_links_are_read_back_with_their_weights_and_signs(grn):
+    links = grn.to_celloracle("monocyte", top_k=80)
+    net = GRN.from_edges(links[["source", "target", "coef_mean", "coef_abs", "p", "-logp"]]).network()
+    both = links.merge(net, on=["source", "target"], suffixes=("", "_read"))
+    assert len(both) == len(links) == 80  # edges of unknown sign too
+    np.testing.assert_allclose(both["weight"], both["coef_abs"])
+    assert (both["sign_read"] == np.sign(both["coef_mean"])).all()
+    whole = GRN.from_edges(links).network()
+    np.testing.assert_allclose(whole["weight"].max(), links["coef_abs"].max())
+    assert {"confidence", "qvalue"} <= set(whole)
+
+
+def test_regulons_are_read_back_from_a_gmt_file(grn, tmp_path):
+    sets = grn.to_regulons("T cell", tmp_path / "regulons.gmt", top_k=300)
+    for read in (GRN.from_edges, GRN.from_pyscenic):
+        net = read(tmp_path / "regulons.gmt").network()
+        assert (net["weight"] == 1).all()
+        for name, genes in sets.items():
+            regulator, sign = name[:-3], {"+": 1, "-": -1, "?": 0}[name[-2]]
+            own = net[(net["source"] == regulator) & (net["sign"] == sign)]
+            assert set(own["target"]) == set(genes) - {regulator}
+
+
+def test_files_that_are_no_tables_of_edges_are_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2,3\n4,5,6,7\n")
+    with pytest.raises(ValueError, match="is no table of edges as CSV, TSV or parquet"):
+        GRN.from_edges(tmp_path / "x.csv")
+    (tmp_path / "y.csv").write_text("gene,score\nA,1\n")
+    with pytest.raises(ValueError, match="expected TF, target, importance or pySCENIC's motif table"):
+        GRN.from_pyscenic(tmp_path / "y.csv")
+    with pytest.raises(FileNotFoundError, match="no file .*none.csv; give the CSV that `pyscenic grn`"):
+        GRN.from_pyscenic(tmp_path / "none.csv")
+
+
 def test_celloracle_base_lists_regulators_of_targets(grn):
     base = grn.to_celloracle_base("monocyte", top_k=80)
     net = grn.to_decoupler("monocyte", top_k=80)

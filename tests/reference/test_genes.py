@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sccafm.model.layout import find_files
+from sccafm.reference.bundle import read_reference_data
+from sccafm.reference.former_names import FORMER
 from sccafm.reference.genes import (
     UNKNOWN_TOKEN,
     GeneNames,
@@ -16,6 +19,7 @@ from sccafm.reference.genes import (
     normalize_symbol,
     species_name,
 )
+from sccafm.reference.tables import bundled
 
 RECORDS = [
     {"token_index": 9, "gene_symbol": "TP53", "gene_id": "ENSG00000141510"},
@@ -257,3 +261,12 @@ def test_synonyms_of_human_genes_do_not_name_mouse_genes(tiny_model, name):
 def test_symbols_that_were_official_once_name_mouse_genes(tiny_model):
     book = tiny_model.reference_data.genes
     assert book.vocabulary.symbol(book.find("Ctgf", "mouse")[0]) == "CCN2"
+
+
+def test_former_symbols_of_mouse_regulators_are_known_for_mice_alone():
+    book = read_reference_data(find_files(bundled(), required=())).genes
+    for old, new in FORMER.items():
+        token, way = book.find(old.title(), "mouse")
+        assert token != UNKNOWN_TOKEN and book.find(new.title(), "mouse")[0] == token, old
+        assert way in ("alias", "symbol"), old
+    assert book.find("Stra13", "human")[0] != book.find("Stra13", "mouse")[0]

@@ -79,8 +79,16 @@ def test_a_regulator_that_no_cell_shows_is_said():
     assert table["is_inferred_only"].to_dict() == {"r0": False, "r1": True}
     assert table.loc["r0", "detection"] == 1 and table.loc["r1", "n_repressed"] == 3
     left = adata[:, adata.var_names != "r1"].copy()
-    with pytest.warns(UserWarning, match="r1"):
-        regulator_activity(left, grn, n_targets=10)
+    table = regulator_activity(left, grn, n_targets=10).set_index("regulator")
+    assert np.isnan(table.loc["r1", "detection"]) and not table.loc["r1", "is_inferred_only"]  # nothing is known of it
+
+
+def test_cells_that_lack_many_genes_of_the_networks_are_said():
+    grn, adata = networks()
+    few = adata[:, [*adata.var_names[: adata.n_vars // 2], "r1"]].copy()
+    few = few[:, ~few.var_names.duplicated()].copy()
+    with pytest.warns(UserWarning, match=r"adata lacks \d+% of the networks' \d+ genes"):
+        regulator_activity(few, grn, n_targets=10, min_targets=2)
 
 
 def test_regulons_are_what_exceeds_both_levels():

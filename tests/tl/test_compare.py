@@ -94,6 +94,19 @@ def test_without_donors_nothing_is_tested_and_it_is_said():
     assert found.contexts["effect"].abs().is_monotonic_decreasing
 
 
+@pytest.mark.filterwarnings("ignore:left out 1 groups", "ignore:descriptive")
+def test_groups_of_few_cells_are_left_out_without_donors_too():
+    levels, weights, obs = study()
+    few = np.flatnonzero((obs["kind"] == "B") & (obs["condition"] == "stim"))[3:]
+    grn = made_grn(levels, weights, obs.assign(kind=obs["kind"].mask(np.isin(np.arange(len(obs)), few), "T")))
+    with pytest.warns(
+        UserWarning, match=r"left out 1 sides of a group with fewer than min_cells=10 cells: B \(3 cells\)"
+    ):
+        found = compare(grn, STIM, groupby="kind", n_edges=0)
+    assert set(found.regulators["group"]) == {"T"}
+    assert set(compare(grn, STIM, groupby="kind", n_edges=0, min_cells=3).regulators["group"]) == {"B", "T"}
+
+
 def test_edges_that_are_not_available_are_a_note():
     levels, weights, obs = study()
     found = compare(made_grn(levels, weights, obs, keep_factors=False), STIM, sample_key="donor")
@@ -222,6 +235,10 @@ def test_validation():
     with pytest.raises(ValueError, match='two different labels, as \\("stim", "ctrl"\\)'):
         compare(grn, ("stim", "stim"))
     with pytest.raises(KeyError, match="no columns of obs hold both labels"):
+        compare(grn, ("still", "rest"))
+    with pytest.raises(
+        KeyError, match=r"obs\['condition'\] holds one of the labels, not both; there are \['ctrl', 'stim'\]"
+    ):
         compare(grn, ("stim", "rest"))
     with pytest.raises(ValueError, match="no cell has 'rest' in 'condition'; there are \\['ctrl', 'stim'\\]"):
         compare(grn, ("stim", "rest"), condition_key="condition")

@@ -185,6 +185,10 @@ def test_validation():
     grn, adata = chain()
     with pytest.raises(KeyError, match="'r9' is no gene of these networks; did you mean r2, r1, r0"):
         knockout(adata, "r9", grn)
+    with pytest.raises(KeyError, match=r"did you mean r0\? If the data .* infer with always=\['R0'\] to read it"):
+        knockout(adata, "R0", grn)
+    with pytest.raises(ValueError, match="genes= is empty; name a regulator"):
+        knockout(adata, [], grn)
     with pytest.raises(ValueError, match="'g0' is no regulator of these networks, so nothing would change"):
         knockout(adata, "g0", grn)
     with pytest.raises(ValueError, match="direction must be one of"):

@@ -156,9 +156,11 @@ def test_validation(grn):
     with pytest.raises(KeyError, match="groupby: 'sort' is no column of obs"):
         rank_regulators(grn, "sort")
     with pytest.raises(
-        ValueError, match="groupby='all' has 1 groups, 1 of them with at least 3 cells; a comparison needs two"
+        ValueError, match="the cells have no groups, and a comparison needs two: pass groupby=, a column of obs"
     ):
         rank_regulators(grn)
+    with pytest.raises(ValueError, match="no donor of sample_key= holds cells of two groups"):
+        rank_regulators(grn, "kind", sample_key=grn.obs["kind"].astype(str))
     with pytest.raises(TypeError, match="expected networks"):
         rank_regulators(grn.strengths, "kind")
     with pytest.raises(ValueError, match="these networks are of other cells: 60 of 60 are not in adata"):

@@ -170,11 +170,13 @@ def test_validation(monkeypatch):
     ):
         trajectory(grn, broken)
     trajectory(grn, broken, branch=np.isfinite(broken), n_edges=0, n_bootstrap=0)
+    with pytest.raises(ValueError, match="pseudotime must be numbers, 'labels' holds 'E7.25' and the like"):
+        trajectory(grn, ["E7.25"] * 60)
     with pytest.raises(ValueError, match="pseudotime is 1.0 in every cell"):
         trajectory(grn, np.ones(60))
     with pytest.raises(KeyError, match="pseudotime: 'dpt' is no column of obs"):
         trajectory(grn, "dpt")
-    with pytest.raises(ValueError, match="expected a label for each of 60 cells, got 3"):
+    with pytest.raises(ValueError, match="expected a label or value for each of 60 cells, got 3"):
         trajectory(grn, [1, 2, 3])
     with pytest.raises(ValueError, match="at least 30 cells, got 2"):
         trajectory(grn, time, branch=time <= np.sort(time)[1])

@@ -4,7 +4,9 @@ Progress goes to stderr, results to stdout or files. Exit codes: 0 done, 1 the i
 cannot be read, 130 interrupted.
 """
 
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -117,7 +119,9 @@ def complete(arguments: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that `argv` (the process's arguments if None) names."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        argv, warnings.showwarning = sys.argv[1:], show_warning
+    argv = list(argv)
     if argv and argv[0].startswith("--tyro-"):
         return complete(argv)
     for words, command in COMMANDS.items():
@@ -133,8 +137,16 @@ def guarded(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> N
     """Run a command; mistakes are told without a traceback."""
     try:
         run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the results, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MISTAKES as error:
         sys.exit(f"sccafm: {error.args[0] if isinstance(error, KeyError) else error}")
     except KeyboardInterrupt:
         print("sccafm: interrupted; the same command resumes what resumes", file=sys.stderr)
         sys.exit(130)
+
+
+def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning in one line, without the place in the code."""
+    print(f"sccafm: {message}", file=sys.stderr)

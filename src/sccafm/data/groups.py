@@ -93,7 +93,7 @@ def labels_of(labels: str | pd.Series | Iterable, obs: pd.DataFrame | None, cell
         return series.loc[cells].rename(series.name or "labels")
     values = list(labels)
     if len(values) != len(cells):
-        raise ValueError(f"expected a label for each of {len(cells):,} cells, got {len(values):,}")
+        raise ValueError(f"expected a label or value for each of {len(cells):,} cells, got {len(values):,}")
     return pd.Series(values, index=cells, name="labels")
 
 

@@ -12,9 +12,10 @@ from sccafm._text import warn
 from sccafm.data.groups import ALL
 from sccafm.grn.edge_tables import WEIGHTS, edge_columns, find_column
 from sccafm.grn.exports import Exports
+from sccafm.reference.tables import read_gmt
 
 GROUP_COLUMNS = ("group", "cell_type", "cluster")
-CELLORACLE_WEIGHTS = ("coef_mean", "coef_abs")
+CELLORACLE_WEIGHTS = ("coef_abs", "coef_mean")  # the latter is 0 where the sign is unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def from_edges(edges: pd.DataFrame | str | Path) -> Network:
     Parameters
     ----------
     edges
-        DataFrame, or a CSV, tab-separated or parquet file. Ends are called source and target, Gene1 and Gene2, TF and
+        DataFrame, or a CSV, tab-separated, parquet or GMT file (of `to_regulons` or pySCENIC: sets without weights). Ends are called source and target, Gene1 and Gene2, TF and
         target or alike; strength is weight, score, importance, EdgeWeight, coef_mean or alike, and 1 where there is no
         such column. Groups are in group, cell_type or cluster. The sign is read from sign, mor, is_stimulation and
         is_inhibition, or from negative weights, else it is 0 (unknown). All other columns travel along.
@@ -146,15 +147,28 @@ def _read(edges: pd.DataFrame | str | Path) -> pd.DataFrame:
         raise FileNotFoundError(f"no file {path}; give a table of edges as CSV, TSV or parquet")
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
-    is_tabbed = len(pd.read_csv(path, sep="\t", nrows=0).columns) > 1
-    # genes may be called NA or NAN: of names only an empty field is missing
-    table = pd.read_csv(path, sep="\t" if is_tabbed else ",", keep_default_na=False, na_values=[""])
+    if path.suffixes[-2:] == [".gmt", ".gz"] or path.suffix == ".gmt":
+        return _sets(path)
+    try:
+        is_tabbed = len(pd.read_csv(path, sep="\t", nrows=0).columns) > 1
+        # genes may be called NA or NAN: of names only an empty field is missing
+        table = pd.read_csv(path, sep="\t" if is_tabbed else ",", keep_default_na=False, na_values=[""])
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no table of edges as CSV, TSV or parquet: {str(error).strip()}") from error
     return table.loc[:, ~table.columns.str.startswith("Unnamed:")]
+
+
+def _sets(path: Path) -> pd.DataFrame:
+    """Regulons of a GMT file, as `to_regulons` and pySCENIC name them ("SPI1(+)", "SPI1(-)", "SPI1(?)"); such a file has no weights."""
+    ends = [(name, gene) for name, genes in read_gmt(path).items() for gene in genes]
+    table = pd.DataFrame(ends, columns=["source", "target"])
+    sign = table["source"].str.extract(r"\(([+-])\)$")[0].map({"+": 1, "-": -1}).fillna(0).astype(int)
+    return table.assign(source=table["source"].str.replace(r"\([+?-]\)$", "", regex=True), sign=sign)
 
 
 def _weights(table: pd.DataFrame) -> pd.Series:
     names = {str(column).lower(): column for column in table.columns}
-    known = [name for name in (*WEIGHTS, *CELLORACLE_WEIGHTS) if name.lower() in names]
+    known = [name for name in (*CELLORACLE_WEIGHTS, *WEIGHTS) if name.lower() in names]
     if not known:
         return pd.Series(1.0, index=table.index, name="weight")
     column = find_column(table, known, "")
@@ -170,7 +184,8 @@ def _signs(table: pd.DataFrame, weight: pd.Series) -> pd.Series:
         sign = table["is_stimulation"].astype(int) - table["is_inhibition"].astype(int)
     else:
         column = next((name for name in ("sign", "mor") if name in table), None)
-        stated = weight if (weight < 0).any() else weight * 0  # all positive: strengths, and no word on the sign
+        signed = table["coef_mean"].astype(float) if "coef_mean" in table else weight
+        stated = signed if (signed < 0).any() else weight * 0  # all positive: strengths, and no word on the sign
         sign = stated if column is None else pd.to_numeric(table[column])
     return np.sign(sign.fillna(0)).astype(np.int8)
 
@@ -206,20 +221,33 @@ def from_pyscenic(path: str | Path) -> Network:
 
     Raises
     ------
+    FileNotFoundError
+        No such file.
     ValueError
         A loom file, or one that is neither of the two.
     """
     path = whole_path(path)
     if path.suffix == ".loom":
         raise ValueError(f"{path} is a loom file; give the CSV that `pyscenic grn` or `pyscenic ctx` wrote")
-    with open(path, encoding="utf-8") as file:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give the CSV that `pyscenic grn` or `pyscenic ctx` wrote")
+    if path.suffix == ".gmt":
+        return from_edges(path)
+    with open(path, encoding="utf-8", errors="replace") as file:
         first = file.readline()
     if "TF" in first and "importance" in first:
         return from_edges(path)
-    table = pd.read_csv(path, header=[0, 1], index_col=[0, 1])
+    try:
+        table = pd.read_csv(path, header=[0, 1], index_col=[0, 1])
+    except (ValueError, IndexError, UnicodeDecodeError):
+        raise ValueError(
+            f"{path} begins {first.strip()[:60]!r}; expected TF, target, importance or pySCENIC's motif table"
+        ) from None
     names = [column[-1] for column in table.columns]
     if not {"TargetGenes", "Context"} <= set(names):
-        raise ValueError(f"{path} has columns {names[:8]}; expected TF, target, importance or pySCENIC's motif table")
+        raise ValueError(
+            f"{path} has columns {first.strip().split(',')[:8]}; expected TF, target, importance or pySCENIC's motif table"
+        )
     return from_edges(_regulon_edges(table.set_axis(names, axis=1)))
 
 

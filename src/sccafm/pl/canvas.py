@@ -74,7 +74,7 @@ def text_size(texts: Sequence[str], size: float, weight: str = "normal") -> np.n
 def label_points(ax, x: np.ndarray, y: np.ndarray, names: Sequence[str], others=None, size: float = 7) -> list:
     """Names near points, each at the nearest free place: over no other name and no named point.
 
-    Where that can be, they cover none of the points `others` (N 2, data) either. The Axes must have their limits and scales. A name that finds no place within two inches is left out.
+    Where that can be, they cover none of the points `others` (N 2, data) either, and no line to a name runs through another name. The Axes must have their limits and scales. A name that finds no place within two inches is left out.
     """
     figure = ax.figure
     figure.draw_without_rendering()
@@ -85,14 +85,17 @@ def label_points(ax, x: np.ndarray, y: np.ndarray, names: Sequence[str], others=
     frame = np.array([[window.x0, window.y0], [window.x1, window.y1]]) / figure.dpi
     extents = text_size(names, size) + 0.03
     taken = [np.stack([p - 0.03, p + 0.03]) for p in points]
-    texts = []
+    texts, lines = [], np.zeros((0, 2))
     for point, extent, name in zip(points, extents, names, strict=True):
         free = free_places(point, extent, taken, frame)
         if not len(free):
             continue
         covered = (np.abs(free[:, None] - crowd[None]) < extent / 2 + 0.02).all(2).sum(1)
+        struck = meets_lines(point, free, extent, np.array(taken[len(points) :]).reshape(-1, 2, 2), lines)
+        covered = covered + len(crowd) * struck  # worse than any number of points
         center = free[np.argmin(covered > covered[: len(free) // 2 + 1].min())]  # the nearest of those that cover least
         taken.append(np.stack([center - extent / 2, center + extent / 2]))
+        lines = np.concatenate([lines, along(point, center[None])[0]])
         place, end = inches.inverted().transform(np.stack([center, point]))
         is_far = np.max(np.abs(center - point) - extent / 2) > 0.09
         line = {"arrowstyle": "-", "color": "#6b7178", "lw": 0.5, "shrinkA": 0, "shrinkB": 2} if is_far else None
@@ -100,6 +103,20 @@ def label_points(ax, x: np.ndarray, y: np.ndarray, names: Sequence[str], others=
             ax.annotate(name, end, place, ha="center", va="center", fontsize=size, color=INK, zorder=5, arrowprops=line)
         )
     return texts
+
+
+def along(point: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Places on the straight lines from a point to some centers: K 2 -> K places 2."""
+    share = np.linspace(0.1, 0.9, 17)[:, None]
+    return point + share * (centers[:, None] - point)
+
+
+def meets_lines(point: np.ndarray, centers: np.ndarray, extent: np.ndarray, names: np.ndarray, lines: np.ndarray):
+    """Whether the line to a box runs through a name (N 2 2: low, high), or the box lies on a line (N 2): K bool."""
+    way = along(point, centers)[:, :, None]  # K places 1 2
+    through = ((way > names[:, 0]) & (way < names[:, 1])).all(3).any((1, 2))
+    on_line = (np.abs(centers[:, None] - lines) < extent / 2).all(2).any(1)
+    return through | on_line
 
 
 def free_places(point: np.ndarray, extent: np.ndarray, taken: list, frame: np.ndarray) -> np.ndarray:

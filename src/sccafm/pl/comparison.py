@@ -10,6 +10,8 @@ from sccafm.pl.canvas import INK, check_choice, finish, label_points, new_axes, 
 TABLES = ("regulators", "edges", "contexts")
 UP, DOWN, FLAT = "#b2314a", "#2b6ca3", "#c4c8ce"
 
+LONGEST = 26  # characters of a context's name beside its point; tables have it whole
+
 
 def compare(
     comparison,
@@ -87,7 +89,10 @@ def of_group(table: pd.DataFrame, group: str | None) -> pd.DataFrame:
 def names_of(table: pd.DataFrame) -> pd.Series:
     if "source" in table:
         return table["source"].astype(str) + " → " + table["target"].astype(str)
-    return table["regulator" if "regulator" in table else "context"].astype(str)
+    if "regulator" in table:
+        return table["regulator"].astype(str)
+    names = table["context"].astype(str).str.split(",").str[0]  # the factor and the regulators that lead it
+    return names.where(names.str.len() <= LONGEST, names.str.slice(0, LONGEST - 1).str.rstrip() + "…")
 
 
 def volcano(table: pd.DataFrame, names: pd.Series, contrast, n_labels: int, max_fdr: float, ax):

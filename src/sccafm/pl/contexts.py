@@ -7,6 +7,7 @@ import pandas as pd
 
 from sccafm.grn.grn import GRN
 from sccafm.pl.canvas import INK, bare, check_choice, finish, new_axes, open_frame, pyplot
+from sccafm.tl.shared import check_grn
 
 REST = "#d5d8dc"
 KINDS = ("composition", "map")
@@ -54,6 +55,7 @@ def contexts(
     ValueError
         A map without `adata`.
     """
+    check_grn(grn)
     kind = check_choice(("map" if adata is not None else "composition") if kind is None else kind, KINDS, "kind")
     if kind == "composition":
         ax = composition(grn if groupby is None else grn.regroup(groupby), n_top, ax)

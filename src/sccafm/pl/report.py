@@ -22,6 +22,7 @@ from sccafm.pl.quality import receipt
 from sccafm.pl.regulators import regulators
 from sccafm.pl.selection import group_names
 from sccafm.tl import rank_regulators
+from sccafm.tl.shared import check_grn
 
 SAMPLE = 2000  # cells whose edges are looked at for the spread of confidence
 STYLE = """
@@ -67,6 +68,7 @@ def report(
     KeyError
         No such group.
     """
+    check_grn(grn)
     pyplot()
     present = group_names(grn)
     absent = [group for group in groups or [] if str(group) not in present]

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sccafm.reference.former_names import FORMER
+
 SPECIES = {
     "human": ("human", "homo sapiens", "hs", "h. sapiens", "ncbitaxon:9606", "9606"),
     "mouse": ("mouse", "mus musculus", "mm", "m. musculus", "ncbitaxon:10090", "10090"),
@@ -219,6 +221,10 @@ class GeneNames:
         # Synonyms of human genes are names of other genes in the mouse; official names of the past are mostly shared.
         aliases = self.retired if species == "mouse" else self.aliases
         token = self.vocabulary.token(aliases.get(spelled, ""))
+        if token == UNKNOWN_TOKEN and species == "mouse" and spelled in FORMER:
+            current = FORMER[spelled]
+            token = self.homologs.token(current, self.vocabulary)
+            token = self.vocabulary.token(current) if token == UNKNOWN_TOKEN else token
         return (token, "alias") if token != UNKNOWN_TOKEN else (UNKNOWN_TOKEN, "lost")
 
     def own_symbol(self, name: object, token: int, species: str) -> str:

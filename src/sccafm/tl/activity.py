@@ -16,6 +16,8 @@ from sccafm.tl.shared import check_grn, log_strength, obs_of
 
 METHODS = ("ulm", "waggr", "strength")
 
+MOST_MISSING = 0.1  # share of the networks' genes that adata may lack without a word
+
 
 def regulator_activity(
     adata: AnnData,
@@ -61,7 +63,7 @@ def regulator_activity(
     -------
     DataFrame, or with ``copy=True`` the annotated copy of `adata`
         One row per regulator: regulator, n_targets, n_repressed (targets of sign -1, whose weight is negative; targets
-        without a sign count as activated), detection (share of the cells in which the regulator itself was detected),
+        without a sign count as activated), detection (share of the cells in which the regulator itself was detected; NaN where it is no gene of `adata`),
         is_inferred_only (it was detected in no cell). The table is ``uns["sccafm"]["activity"]``.
 
         ``obsm["score_sccafm"]`` (DataFrame cells x regulators, float64) and ``obsm["padj_sccafm"]`` (Benjamini and
@@ -70,14 +72,15 @@ def regulator_activity(
     Warns
     -----
     UserWarning
-        A regulator was inferred although no cell shows its RNA: its activity rests on other genes alone.
+        A regulator was inferred although no cell shows its RNA: its activity rests on other genes alone. Or `adata` lacks more than a
+        tenth of the networks' genes.
 
     Raises
     ------
     ImportError
         decoupler is not installed.
     KeyError, ValueError
-        No such layer or group, networks of other cells ("strength") or other genes.
+        No such layer or group, networks of other cells ("strength"), or none of the networks' genes.
     """
     check_key(key_added)
     check_grn(grn)
@@ -93,6 +96,12 @@ def regulator_activity(
         net = net[net["target"].isin(genes.index)]
         scores, padj = decoupled(x, adata.obs_names, genes, net, method, min_targets)
         table = counted(net, scores.columns)
+    missing = 1 - len(genes) / len(grn.targets)
+    if missing > MOST_MISSING:
+        warn(
+            f"adata lacks {missing:.0%} of the networks' {len(grn.targets):,} genes, so that activity rests on the other targets alone; the "
+            "AnnData that the networks were inferred from has them all"
+        )
     table["detection"] = detection(x, genes, table["regulator"])
     table["is_inferred_only"] = table["detection"] == 0
     silent = table.loc[table["is_inferred_only"], "regulator"]
@@ -202,8 +211,8 @@ def strength_scores(adata: AnnData, grn: GRN) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def detection(x, genes: pd.Series, regulators: pd.Series) -> np.ndarray:
-    """Share of the cells with a value above 0; 0 for a regulator that is no gene of the AnnData."""
+    """Share of the cells with a value above 0; NaN for a regulator that is no gene of the AnnData."""
     at = genes.reindex(regulators).fillna(-1).to_numpy(dtype=int)
-    found = np.zeros(len(regulators))
+    found = np.full(len(regulators), np.nan)
     found[at >= 0] = (dense_columns(x, at[at >= 0]) > 0).mean(0)
     return found

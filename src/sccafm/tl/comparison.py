@@ -95,7 +95,7 @@ def compare(
     n_edges
         Edges to test in each group: those with the highest mean over all its donors. 0: none.
     min_cells
-        Cells that a donor needs on a side of a group to count there.
+        Cells that a donor needs on a side of a group to count there; without donors, that each side of a group needs.
     adata
         Whose obs is read (None: obs as it was at inference), and which is annotated.
     key_added
@@ -139,7 +139,7 @@ def compare(
     lost = int((cells["group"].isna() & cells["side"].notna()).sum())
     if lost:
         warn(f"left out {lost:,} cells of the contrast without a group in {groups.name!r}")
-    units, unit_of = find_units(cells, 1 if samples is None else min_cells)
+    units, unit_of = find_units(cells, min_cells, samples is not None)
     designs = find_designs(units, cells["group"].cat.categories, samples is not None, min_cells)
     notes = [] if samples is not None else [DESCRIPTIVE]
     if samples is None:
@@ -168,17 +168,19 @@ def compare(
     return found
 
 
-def find_units(cells: pd.DataFrame, min_cells: int) -> tuple[pd.DataFrame, np.ndarray]:
+def find_units(cells: pd.DataFrame, min_cells: int, has_samples: bool) -> tuple[pd.DataFrame, np.ndarray]:
     """Donors on a side of a group with enough cells (group, side, sample, n_cells), and the unit of each cell, -1 for none."""
     inside = cells.dropna()
     units = inside.groupby(["group", "side", "sample"], observed=True, sort=True).size().rename("n_cells").reset_index()
     units["sample"] = units["sample"].astype(str)
     small = units["n_cells"] < min_cells
     if small.any():
-        examples = ", ".join(f"{u.sample} in {u.group}" for u in units[small].head(3).itertuples())
-        warn(
-            f"left out {int(small.sum())} donors of a group with fewer than min_cells={min_cells} cells on a side: {examples}"
+        examples = ", ".join(
+            f"{u.sample} in {u.group}" if has_samples else f"{u.group} ({u.n_cells} cells)"
+            for u in units[small].head(3).itertuples()
         )
+        what = "donors of a group" if has_samples else "sides of a group"
+        warn(f"left out {int(small.sum())} {what} with fewer than min_cells={min_cells} cells: {examples}")
     units = units[~small].reset_index(drop=True)
     place = {key: i for i, key in enumerate(zip(units["group"], units["side"], units["sample"], strict=True))}
     keys = zip(cells["group"], cells["side"], cells["sample"].astype(str), strict=True)
@@ -324,7 +326,8 @@ def joined(tables: list[dict]) -> pd.DataFrame:
     if known.any():
         q[known] = stats.false_discovery_control(table.loc[known, "pvalue"])
     table.insert(table.columns.get_loc("pvalue") + 1, "qvalue", q)
-    size = -(table["auroc"] - 0.5 if "auroc" in table else table["effect"]).abs()
-    order = np.lexsort((size, table["pvalue"].fillna(2)))
+    effect = -table["effect"].abs()
+    size = -(table["auroc"] - 0.5).abs() if "auroc" in table and not known.any() else effect
+    order = np.lexsort((effect, size, table["pvalue"].fillna(2)))
     table["group"] = table["group"].astype("category")
     return table.iloc[order].reset_index(drop=True)

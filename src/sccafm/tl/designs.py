@@ -99,6 +99,11 @@ def find_condition(
         texts = {} if obs is None else {name: obs[name].astype(str) for name in obs if obs[name].dtype.kind not in "fc"}
         holding = [name for name, text in texts.items() if wanted <= set(text)]
         if len(holding) != 1:
+            one = next((name for name, text in texts.items() if wanted & set(text)), None)
+            if not holding and one is not None:
+                raise KeyError(
+                    f"contrast={tuple(contrast)}: obs[{one!r}] holds one of the labels, not both; there are {sorted(set(texts[one]))[:8]}"
+                )
             raise KeyError(
                 f"contrast={tuple(contrast)}: {len(holding) or 'no'} columns of obs hold both labels "
                 f"({', '.join(holding or ([] if obs is None else map(str, obs)))}); name the column with condition_key="

@@ -186,14 +186,21 @@ def knockout(
 
 
 def check_genes(names: list[str], grn: GRN) -> None:
+    if not names:
+        raise ValueError("genes= is empty; name a regulator, or several that are lost together")
+    spelled = {str(gene).upper(): str(gene) for gene in grn.targets}
     for name in names:
         if name not in grn.targets:
             near = difflib.get_close_matches(str(name), list(grn.targets), 3, 0.5)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise KeyError(f"{name!r} is no gene of these networks{hint}; infer with regulators=[{name!r}] to read it")
+            near = [spelled[str(name).upper()]] if str(name).upper() in spelled else near
+            hint = f"; did you mean {', '.join(near)}?" if near else "."
+            raise KeyError(
+                f"{name!r} is no gene of these networks{hint} If the data and the model's vocabulary hold it (the receipt tells what was "
+                f"lost), infer with always=[{name!r}] to read it"
+            )
         if name not in grn.regulators:
             raise ValueError(
-                f"{name!r} is no regulator of these networks, so nothing would change; infer with regulators=[{name!r}, ...]"
+                f"{name!r} is no regulator of these networks, so nothing would change; infer with always=[{name!r}]"
             )
 
 

@@ -37,7 +37,7 @@ def map_to(adata: AnnData, reference: Embedding | str | Path, **settings) -> Emb
     FileNotFoundError, ValueError
         No embedding in the folder, or what `Embedding.place` refuses.
     """
-    reference = reference if isinstance(reference, Embedding) else read_embedding(reference)
+    reference = as_reference(reference)
     return reference.place(adata, **settings)
 
 
@@ -78,7 +78,7 @@ def annotate(
     check_key(label_added, "label_added")
     from sklearn.neighbors import NearestNeighbors
 
-    reference = reference if isinstance(reference, Embedding) else read_embedding(reference)
+    reference = as_reference(reference)
     voters = reference_labels(reference, labels)
     placed = map_to(adata, reference, **settings)
     is_known = voters.notna().to_numpy()
@@ -90,6 +90,17 @@ def annotate(
     named.obs[label_added] = pd.Categorical.from_codes(shares.argmax(1), list(names))
     named.obs[f"{label_added}_share"] = shares.max(1).astype(np.float32)
     return pd.DataFrame(shares, placed.cells.index, list(names))
+
+
+def as_reference(reference) -> Embedding:
+    if isinstance(reference, str | Path):
+        return read_embedding(reference)
+    if not isinstance(reference, Embedding):
+        raise TypeError(
+            f"expected an embedding (sccafm.Embedding) or its folder, got {type(reference).__name__}: reference = sccafm.embed(adata), or "
+            "sccafm.read_embedding(folder)"
+        )
+    return reference
 
 
 def reference_labels(reference: Embedding, labels: pd.Series | Sequence | None) -> pd.Series:

@@ -99,6 +99,7 @@ def rank_regulators(
         samples = donors_of(sample_key, found.obs, found.cells)
         held = samples.notna().to_numpy()
         compared = beside_others_by_sample(found.values[held], codes[held], len(names), samples[held].to_numpy())
+        check_samples(compared[0], names)
     detected = np.where(np.isnan(found.expression), np.nan, found.expression > 0)
     seen = {"strength": found.strength, "detection": detected, "expression": found.expression}
     mean = {k: np.stack([a[codes == g].mean(0) for g in range(len(names))]) for k, a in seen.items()}
@@ -124,6 +125,18 @@ def rank_regulators(
             plain = plain.astype({"n_targets": float}).fillna({"targets": ""})
         adata.uns[key_added] = plain
     return table
+
+
+def check_samples(specificity: np.ndarray, names: pd.Index) -> None:
+    """Groups can be compared within donors alone: one that shares none with another has no specificity."""
+    alone = [str(name) for name, row in zip(names, np.asarray(specificity), strict=True) if np.isnan(row).all()]
+    if len(alone) == len(names):
+        raise ValueError(
+            "no donor of sample_key= holds cells of two groups, and groups are compared within donors; leave sample_key= out to "
+            "compare cells, or name the column that holds the donors"
+        )
+    if alone:
+        warn(f"{len(alone)} groups share no donor with another and have no specificity: {', '.join(alone[:5])}")
 
 
 class Regulation(NamedTuple):

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccafm._text import warn
-from sccafm.data.groups import group_cells, labels_of
+from sccafm.data.groups import ALL, group_cells, labels_of
 from sccafm.grn.grn import GRN
 
 OFFSET = 0.01  # of the median strength, added before the logarithm
@@ -75,6 +75,8 @@ def several_groups(labels: pd.Series, least: int, parameter: str) -> pd.Series:
     groups = group_cells(labels)
     sizes = groups.value_counts(sort=False)
     small = sizes.index[sizes < least]
+    if labels.name == ALL and len(sizes) == 1:
+        raise ValueError(f"the cells have no groups, and a comparison needs two: pass {parameter}=, a column of obs")
     if len(sizes) - len(small) < 2:
         raise ValueError(
             f"{parameter}={labels.name!r} has {len(sizes)} groups, {len(sizes) - len(small)} of them with at least {least} "

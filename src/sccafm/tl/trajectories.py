@@ -166,10 +166,15 @@ def times(pseudotime, obs: pd.DataFrame | None, names: pd.Index, cells: np.ndarr
     if len(cells) < MIN_CELLS:
         raise ValueError(f"a trajectory needs at least {MIN_CELLS} cells, got {len(cells)}")
     bad = ~np.isfinite(found)
+    if bad.all():
+        raise ValueError(
+            f"pseudotime must be numbers, {labels.name or 'it'!r} holds {str(labels.iloc[0])!r} and the like; give a column of numbers, "
+            'such as adata.obs["dpt_pseudotime"] of sc.tl.dpt'
+        )
     if bad.any():
         raise ValueError(
             f"pseudotime is NaN or infinite in {int(bad.sum()):,} of {len(cells):,} cells (first: {names[cells[bad.argmax()]]!r}); "
-            'follow the others: branch=np.isfinite(adata.obs["dpt_pseudotime"])'
+            f"follow the others: branch=np.isfinite(adata.obs[{str(labels.name)!r}])"
         )
     if found.min() == found.max():
         raise ValueError(f"pseudotime is {found[0]} in every cell; there is nothing to follow")
