@@ -80,7 +80,7 @@ def left_out_of_lineages(
     """
     found = []
     for i in np.setdiff1d(kept, chosen):
-        lineages = reference_data.lineages.get(normalize_symbol(reference_data.vocabulary.symbol(match.tokens[i])))
+        lineages = reference_data.lineages.get(normalize_symbol(reference_data.vocabulary.symbol(int(match.tokens[i]))))
         if lineages is not None:
             cells = int(survey.detected[i])
             seen = "in no cell" if cells == 0 else f"in {cells:,} cell{'s' if cells > 1 else ''}"

@@ -14,13 +14,12 @@ def factors_of(sfm: SFM, tokens: Tokens, is_tf: np.ndarray) -> tuple[Tensor, Ten
     device = next(sfm.parameters()).device
     regulators = torch.from_numpy(np.flatnonzero(is_tf)).to(device)
     step = 1 if device.type == "cpu" else len(tokens)
-    found: tuple[Tensor, ...] = ()
+    found: list[Tensor] = []
     for start in range(0, len(tokens), step):
         factors: Factors = sfm(tokens[start : start + step].to(device))
         here = (factors.u[:, regulators], factors.v, factors.context(), factors.summary)
         if not found:  # all cells' arrays at once: parts that are joined later take twice the memory
-            found = tuple(part.new_empty(len(tokens), *part.shape[1:], dtype=torch.float32) for part in here)
+            found = [part.new_empty(len(tokens), *part.shape[1:], dtype=torch.float32) for part in here]
         for whole, part in zip(found, here, strict=True):
             whole[start : start + step] = part
-    u, v, context, summary = found
-    return u, v, context, summary
+    return found[0], found[1], found[2], found[3]

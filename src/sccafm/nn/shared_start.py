@@ -43,7 +43,8 @@ class SharedStart:
     """
 
     def __init__(self, embedding: TokenEmbedding, backbone: Backbone, gene_ids: Tensor, is_tf: Tensor):
-        self.embedding, self.layers, self.norm = embedding, list(backbone.layers), backbone.final_norm
+        layers: list[Block] = list(backbone.layers)  # pyright: ignore[reportAssignmentType] (a ModuleList holds any module)
+        self.embedding, self.layers, self.norm = embedding, layers, backbone.final_norm
         self.gene_ids, self.is_tf = gene_ids.clone(), is_tf.clone()
         self.versions = versions(embedding, backbone)
         self.silent = embedding.genes(gene_ids, torch.zeros(len(gene_ids)), is_tf)  # G D

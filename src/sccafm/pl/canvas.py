@@ -111,11 +111,13 @@ def along(point: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return point + share * (centers[:, None] - point)
 
 
-def meets_lines(point: np.ndarray, centers: np.ndarray, extent: np.ndarray, names: np.ndarray, lines: np.ndarray):
+def meets_lines(
+    point: np.ndarray, centers: np.ndarray, extent: np.ndarray, names: np.ndarray, lines: np.ndarray
+) -> np.ndarray:
     """Whether the line to a box runs through a name (N 2 2: low, high), or the box lies on a line (N 2): K bool."""
     way = along(point, centers)[:, :, None]  # K places 1 2
-    through = ((way > names[:, 0]) & (way < names[:, 1])).all(3).any((1, 2))
-    on_line = (np.abs(centers[:, None] - lines) < extent / 2).all(2).any(1)
+    through = np.any(np.all((way > names[:, 0]) & (way < names[:, 1]), axis=3), axis=(1, 2))
+    on_line = np.any(np.all(np.abs(centers[:, None] - lines) < extent / 2, axis=2), axis=1)
     return through | on_line
 
 
