@@ -118,7 +118,7 @@ def meets_lines(
     way = along(point, centers)[:, :, None]  # K places 1 2
     through = np.any(np.all((way > names[:, 0]) & (way < names[:, 1]), axis=3), axis=(1, 2))
     on_line = np.any(np.all(np.abs(centers[:, None] - lines) < extent / 2, axis=2), axis=1)
-    return through | on_line
+    return np.logical_or(through, on_line)
 
 
 def free_places(point: np.ndarray, extent: np.ndarray, taken: list, frame: np.ndarray) -> np.ndarray:
