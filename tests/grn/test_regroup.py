@@ -79,7 +79,7 @@ def test_labels_come_as_a_column_a_series_or_values(infer, toy_adata):
         grn.regroup("tissu")
     with pytest.raises(KeyError, match="labels lack 29 of 30 cells"):
         grn.regroup(column[:1])
-    with pytest.raises(ValueError, match="a label for each of 30 cells, got 2"):
+    with pytest.raises(ValueError, match="a label or value for each of 30 cells, got 2"):
         grn.regroup(["a", "b"])
     with pytest.warns(UserWarning, match="1 cells have no 'labels'"):
         assert "unassigned" in grn.regroup([None, *column[1:]]).groups.cat.categories
