@@ -14,11 +14,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from pages import renew_section, table
-from panel import sampled
-from selection_panel import CELLS
+from selection_panel import selection_panel
 
 import sccafm
 from sccafm import evaluate
+from sccafm.evaluate.baselines import dense_columns
 from sccafm.evaluate.baselines import expression as expression_of
 from sccafm.tl.activity import decoupled, regulon_table
 
@@ -42,28 +42,17 @@ def signatures(shared: Path, name: str) -> pd.DataFrame:
     return rows.pivot_table(index="source", columns="target", values="score", fill_value=0.0)
 
 
-def cells_of(corpus: Path, name: str, n: int) -> ad.AnnData:
-    file, only = CELLS[name]
-    adata = ad.read_h5ad(corpus / file)
-    if only is not None:
-        adata = adata[adata.obs[only[0]].astype(str).isin(only[1]).to_numpy()]
-    return sampled(adata.copy(), n)
-
-
 def networks(adata: ad.AnnData, seen: pd.DataFrame, model: sccafm.Model, n_genes: int) -> dict[str, pd.DataFrame]:
     """Edges of each method, source, target, weight (signed where the sign is known), in upper case."""
     listed = {gene for table in model.reference_data.regulators.values() for gene in table.index}
-    moved = (
-        (seen != 0).sum().sort_values(ascending=False, kind="stable").index[:n_genes]
-    )  # of the most signatures first
-    read = set(moved) | set(seen.index) | listed
+    times = (seen != 0).sum().sort_values(ascending=False, kind="stable")  # genes of the most signatures first
+    read = set(times.index[:n_genes]) | set(seen.index) | listed
     genes = [gene for gene in adata.var_names if gene.upper() in read]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         grn = sccafm.infer_grn(adata, model, regulators="all", genes=genes, null_cells=0, progress=False)
     x, names = expression_of(adata)
-    places = pd.Index(names).get_indexer(grn.targets)
-    dense = x[:, places].toarray() if hasattr(x, "toarray") else np.asarray(x[:, places])
+    dense = dense_columns(x, pd.Index(names).get_indexer(grn.targets))
     pearson = evaluate.pearson(pd.DataFrame(dense, columns=grn.targets), list(grn.regulators))
     edges = {OURS: upper(regulon_table(grn, None, N_TARGETS)), "|Pearson|": long(pearson)}
     prior = model.reference_data.prior
@@ -109,7 +98,7 @@ def places(scores: pd.DataFrame, perturbed: list[str]) -> pd.Series:
 def judge(shared: Path, corpus: Path, name: str, model: sccafm.Model, quick: bool) -> list[dict]:
     seen = signatures(shared, name)
     n_cells, n_genes = (8, 200) if quick else (N_CELLS, N_GENES)
-    adata = cells_of(corpus, name, n_cells)
+    adata = selection_panel(shared, corpus)[name].read_cells(n_cells)
     scores = {method: activity(seen, edges) for method, edges in networks(adata, seen, model, n_genes).items()}
     by_all = set.intersection(*(set(s.columns[s.notna().any()]) for s in scores.values()))
     both = [gene for gene in seen.index if gene in by_all and all(pd.notna(s.loc[gene, gene]) for s in scores.values())]

@@ -24,10 +24,10 @@ MOST = 3  # lineages that are named of a regulator
 
 
 def marked(path: Path) -> dict[str, list[str]]:
-    """Canonical markers: spelled symbol -> cell types, those that the marker is most specific for first."""
+    """Canonical markers: spelled symbol -> cell types, those that show the marker most often first."""
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     table = table[pd.to_numeric(table["canonical marker"], errors="coerce") == 1].sort_values(
-        "ubiquitousness index", kind="stable"
+        "sensitivity_human", ascending=False, kind="stable"
     )
     return names_by_gene(zip(table["gene_symbol"], table["cell type"], strict=True))
 

@@ -34,14 +34,3 @@ def test_a_regulator_whose_targets_move_is_first_and_one_with_few_targets_has_no
     scores = script.activity(seen + rng.normal(0, 0.1, (1, 80)), network)
     assert "FEW" not in scores.columns
     assert script.places(scores, ["R2"]).to_dict() == {"R2": 0.0}
-
-
-def test_half_the_cells_of_a_perturbation_find_the_other_half(request, monkeypatch):
-    monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
-    found = importlib.import_module("embedding").perturbation_found
-    rng = np.random.default_rng(0)
-    conditions = np.repeat(["control", *(f"p{i}" for i in range(8))], 20)
-    shift = np.concatenate([np.zeros((1, 30)), 3 * rng.normal(size=(8, 30))])
-    cells = np.repeat(shift, 20, axis=0) + rng.normal(size=(180, 30))
-    assert found(cells, conditions) == 1.0
-    assert found(rng.normal(size=(180, 30)), conditions) < 0.7

@@ -77,3 +77,13 @@ def test_parts_of_other_weights_are_named_before_a_release():
     }
     assert stale(content, stamp) == ["genes", "cost"]
     assert stale({}, stamp) == []
+
+
+def test_half_the_cells_of_a_perturbation_find_the_other_half(script):
+    found = script["perturbation_found"]
+    rng = np.random.default_rng(0)
+    conditions = np.repeat(["control", *(f"p{i}" for i in range(8))], 20)
+    shift = np.concatenate([np.zeros((1, 30)), 3 * rng.normal(size=(8, 30))])
+    cells = np.repeat(shift, 20, axis=0) + rng.normal(size=(180, 30))
+    assert found(cells, conditions) == 1.0
+    assert found(rng.normal(size=(180, 30)), conditions) < 0.7

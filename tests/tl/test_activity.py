@@ -89,6 +89,7 @@ def test_cells_that_lack_many_genes_of_the_networks_are_said():
     few = few[:, ~few.var_names.duplicated()].copy()
     with pytest.warns(UserWarning, match=r"adata lacks \d+% of the networks' \d+ genes"):
         regulator_activity(few, grn, n_targets=10, min_targets=2)
+    regulator_activity(few, grn, "strength")  # a cell's own network asks for no gene
 
 
 def test_regulons_are_what_exceeds_both_levels():

@@ -104,15 +104,13 @@ def fit_null(scores: list, self_edges: np.ndarray) -> NullDistribution:
 
 def sums_of(scores: list) -> tuple[np.ndarray, np.ndarray]:
     """Sum and sum of squares of some cells' scores: T G float64."""
-    total = square = None
-    for score in scores:
+    total = scores[0]().astype(np.float64)
+    square = np.square(total)
+    for score in scores[1:]:
         s = score().astype(np.float64)
-        if total is None:
-            total, square = np.zeros_like(s), np.zeros_like(s)
         total += s
-        np.square(s, out=s)
-        square += s
-    return np.asarray(total), np.asarray(square)
+        square += np.square(s, out=s)
+    return total, square
 
 
 def spread(total: np.ndarray, square: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

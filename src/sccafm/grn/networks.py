@@ -14,6 +14,7 @@ from sccafm.grn.edge_tables import WEIGHTS, edge_columns, find_column
 from sccafm.grn.exports import Exports
 from sccafm.reference.tables import read_gmt
 
+SETS = (".gmt", ".gmt.gz")
 GROUP_COLUMNS = ("group", "cell_type", "cluster")
 CELLORACLE_WEIGHTS = ("coef_abs", "coef_mean")  # the latter is 0 where the sign is unknown
 
@@ -147,7 +148,7 @@ def _read(edges: pd.DataFrame | str | Path) -> pd.DataFrame:
         raise FileNotFoundError(f"no file {path}; give a table of edges as CSV, TSV or parquet")
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
-    if path.suffixes[-2:] == [".gmt", ".gz"] or path.suffix == ".gmt":
+    if path.name.endswith(SETS):
         return _sets(path)
     try:
         is_tabbed = len(pd.read_csv(path, sep="\t", nrows=0).columns) > 1
@@ -231,7 +232,7 @@ def from_pyscenic(path: str | Path) -> Network:
         raise ValueError(f"{path} is a loom file; give the CSV that `pyscenic grn` or `pyscenic ctx` wrote")
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give the CSV that `pyscenic grn` or `pyscenic ctx` wrote")
-    if path.suffix == ".gmt":
+    if path.name.endswith(SETS):
         return from_edges(path)
     with open(path, encoding="utf-8", errors="replace") as file:
         first = file.readline()

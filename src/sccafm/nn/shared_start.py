@@ -5,7 +5,7 @@ a query i the sums of the softmax are a constant over all genes, plus what the f
 
     sum_j exp(q_i k_j) v_j  =  N_i  -  sum_{j in E} exp(q_i k0_j) v0_j  +  sum_{j in E, cell} exp(q_i k_j) v_j
 
-with k0, v0 of the gene without a count. The same result up to rounding, for a third to a half of the arithmetic at usual counts.
+with k0, v0 of the gene without a count. The same result up to rounding, for less arithmetic the fewer genes are expressed.
 """
 
 from typing import NamedTuple

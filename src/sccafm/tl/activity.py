@@ -63,8 +63,8 @@ def regulator_activity(
     -------
     DataFrame, or with ``copy=True`` the annotated copy of `adata`
         One row per regulator: regulator, n_targets, n_repressed (targets of sign -1, whose weight is negative; targets
-        without a sign count as activated), detection (share of the cells in which the regulator itself was detected; NaN where it is no gene of `adata`),
-        is_inferred_only (it was detected in no cell). The table is ``uns["sccafm"]["activity"]``.
+        without a sign count as activated), detection (share of the cells in which the regulator itself was detected; NaN
+        where it is no gene of `adata`), is_inferred_only (it is a gene of `adata`, and was detected in no cell). The table is ``uns["sccafm"]["activity"]``.
 
         ``obsm["score_sccafm"]`` (DataFrame cells x regulators, float64) and ``obsm["padj_sccafm"]`` (Benjamini and
         Hochberg within a cell; NaN for "strength", which tests nothing). Cells without any of the genes are NaN.
@@ -97,7 +97,7 @@ def regulator_activity(
         scores, padj = decoupled(x, adata.obs_names, genes, net, method, min_targets)
         table = counted(net, scores.columns)
     missing = 1 - len(genes) / len(grn.targets)
-    if missing > MOST_MISSING:
+    if method != "strength" and missing > MOST_MISSING:
         warn(
             f"adata lacks {missing:.0%} of the networks' {len(grn.targets):,} genes, so that activity rests on the other targets alone; the "
             "AnnData that the networks were inferred from has them all"

@@ -116,7 +116,8 @@ def compare(
         - of regulators also auroc (a cell of the first side beside one of the second), test_detection and
           reference_detection (share of the cells in which the regulator itself was detected).
 
-        The surest come first; without a test, regulators by how far `auroc` is from 0.5, contexts and edges by effect. Edges need mean networks of donors, exact with
+        The surest come first; without a test, regulators by how far `auroc` is from 0.5, contexts and edges by effect. Edges
+        need mean networks of donors, exact with
         ``keep_factors=True`` or where they join groups of the inference (`GRN.regroup`); elsewhere `edges` is None and
         `notes` say so. In `adata`: ``uns["compare"]`` with the tables.
 
