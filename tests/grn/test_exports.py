@@ -166,8 +166,9 @@ def test_networkx_graph_carries_every_column(grn):
 
 def test_graphml_comes_back_as_the_same_graph(grn, tmp_path):
     nx = pytest.importorskip("networkx")
-    path = grn.to_graphml(tmp_path / "grn.graphml", "B cell", top_k=60)
-    graph, back = grn.to_networkx("B cell", top_k=60), nx.read_graphml(path)
+    text = grn.to_graphml("B cell", tmp_path / "grn.graphml", top_k=60)
+    graph, back = grn.to_networkx("B cell", top_k=60), nx.parse_graphml(text)
+    assert (tmp_path / "grn.graphml").read_text(encoding="utf-8") == text
     assert dict(back.nodes(data=True)) == dict(graph.nodes(data=True))
     assert {(a, b): d for a, b, d in back.edges(data=True)} == {(a, b): d for a, b, d in graph.edges(data=True)}
     assert [p.name for p in tmp_path.iterdir()] == ["grn.graphml"]

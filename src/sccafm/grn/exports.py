@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccafm._io import whole_path, write_file
+from sccafm._io import write_file
 from sccafm._text import warn
 
 TOP_K = 10_000  # edges of a group that leave by default
@@ -188,23 +188,25 @@ class Exports:
 
     def to_graphml(
         self,
-        path: str | Path,
         group: object = None,
+        path: str | Path | None = None,
         *,
         top_k: int | None = TOP_K,
         min_confidence: float | None = None,
-    ) -> Path:
-        """Write GraphML, as Cytoscape, Gephi, yEd and igraph read it; attributes as in `to_networkx`.
+    ) -> str:
+        """GraphML, as Cytoscape, Gephi, yEd and igraph read it; with `path` a file; attributes as in `to_networkx`.
 
         Returns
         -------
-        Path of the file.
+        The text of the file.
         """
         graph = self.to_networkx(group, top_k=top_k, min_confidence=min_confidence)
         import networkx as nx
 
-        write_file(path, lambda p: nx.write_graphml(graph, p))
-        return whole_path(path)
+        text = "\n".join(nx.generate_graphml(graph)) + "\n"
+        if path is not None:
+            _write_text(path, text)
+        return text
 
     def to_cyjs(
         self,

@@ -171,6 +171,12 @@ class GRN(EdgeViews, ContextViews, Exports):
         """Cells of each group."""
         return self.groups.value_counts(sort=False)
 
+    @property
+    def group_names(self) -> list[str]:
+        """Groups that have cells, as `Network.group_names`."""
+        sizes = self.group_sizes
+        return [str(group) for group in sizes.index[sizes > 0]]
+
     def _code(self, group: object) -> int:
         categories = self.groups.cat.categories
         group = group if isinstance(group, str) else str(group)

@@ -20,7 +20,6 @@ from sccafm.pl.contexts import contexts
 from sccafm.pl.networks import network
 from sccafm.pl.quality import receipt
 from sccafm.pl.regulators import regulators
-from sccafm.pl.selection import group_names
 from sccafm.tl import rank_regulators
 from sccafm.tl.shared import check_grn
 
@@ -70,7 +69,7 @@ def report(
     """
     check_grn(grn)
     pyplot()
-    present = group_names(grn)
+    present = grn.group_names
     absent = [group for group in groups or [] if str(group) not in present]
     if absent:
         raise KeyError(f"no group {absent[0]!r}; there are {present}")
@@ -187,7 +186,7 @@ def quality_section(grn: GRN) -> str:
 
 
 def ood_by_group(grn: GRN):
-    names = group_names(grn)
+    names = grn.group_names
     values = [grn.ood[(grn.groups == name).to_numpy()].to_numpy() for name in names]
     ax = new_axes(None, 6.0, 0.9 + 0.24 * len(names))
     parts = ax.boxplot(values, orientation="horizontal", widths=0.6, flierprops={"ms": 2}, patch_artist=True)

@@ -29,20 +29,12 @@ def as_network(network: GRN | Network | pd.DataFrame) -> GRN | Network:
     return network
 
 
-def group_names(network: GRN | Network) -> list[str]:
-    """Groups that have cells or edges."""
-    if isinstance(network, Network):
-        return network.group_names
-    sizes = network.group_sizes
-    return [str(group) for group in sizes.index[sizes > 0]]
-
-
 def specificity(network: GRN | Network, group: object, beside: str | Iterable[str] | None = None) -> pd.DataFrame:
     """log2 of each pair's weight in a group over its mean in the groups `beside` it (None: all others): regulators x targets.
 
     The mean weight of the group is added to both, so that pairs weak everywhere are near 0. All 0 with one group.
     """
-    names, own = group_names(network), network.matrix(group)
+    names, own = network.group_names, network.matrix(group)
     others = [name for name in names if name != str(group)]
     if beside is not None:
         others = [beside] if isinstance(beside, str) else list(beside)
