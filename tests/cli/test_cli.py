@@ -15,7 +15,7 @@ import pytest
 
 import sccafm
 import sccafm.evaluate
-from sccafm.cli import Compare, Embed, Evaluate, Infer, Plot, Rank, Report, main
+from sccafm.cli import COMMANDS, Compare, Embed, Evaluate, Infer, Plot, Rank, Report, as_options, main
 
 FUNCTIONS = {
     Infer: sccafm.infer_grn,
@@ -147,9 +147,9 @@ def test_genes_conditions_and_preparation_can_be_said(files, tmp_path, toy_adata
         ({"--preprocess": "log"}, 'sccafm: preprocess must be "auto" or "none"'),
         ({"--input": "nowhere.h5ad"}, "sccafm: no file nowhere.h5ad; give an .h5ad file"),
         ({"--model": "nowhere/at/all"}, "sccafm: .*nowhere/at/all"),
-        ({"--groupby": "leiden"}, "sccafm: groupby='leiden' is no column of obs; there are"),
+        ({"--groupby": "leiden"}, "sccafm: --groupby 'leiden' is no column of obs; there are"),
         ({"--layer": "counts"}, "sccafm: no layer 'counts'; adata.layers holds"),
-        ({"--species": "rat"}, "sccafm: species= says 'rat', which is neither human nor mouse"),
+        ({"--species": "rat"}, "sccafm: --species says 'rat', which is neither human nor mouse"),
         ({"--regulators": "tfs"}, 'sccafm: regulators must be "dna_binding", "all"'),
     ],
 )
@@ -302,7 +302,7 @@ def test_completion_knows_every_command(shell, capsys):
 
 
 def test_a_reader_that_stops_early_is_no_mistake():
-    code = "import sccafm.cli as c; c.guarded(lambda a: [print('x' * 100) for _ in range(20_000)], [])"
+    code = "import sccafm.cli as c; c.guarded(c.Command('', lambda a: [print('x' * 100) for _ in range(20_000)], c.Infer), [])"
     done = subprocess.run(
         f'{shlex.quote(sys.executable)} -c "{code}" | head -c 5', shell=True, capture_output=True, text=True
     )
@@ -316,3 +316,16 @@ def test_warnings_are_one_line_without_a_place():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "sccafm: two genes are lost\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("read fewer genes, n_top_genes= or genes=, for less", "read fewer genes, --n-top-genes or --genes, for less"),
+        ('pass layer="counts"; keep_factors=True', 'pass --layer "counts"; --keep-factors'),
+        ("pass anchor=False", "pass anchor=False"),  # which is no option of this command
+        ("Adapt(epochs=..., most_minutes=None)", "Adapt(epochs=..., most_minutes=None)"),
+    ],
+)
+def test_advice_is_in_words_of_the_command_line(message, told):
+    assert as_options(message, COMMANDS[("infer",)]) == told

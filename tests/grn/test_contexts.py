@@ -75,7 +75,8 @@ def test_leading_rows_are_heavy_and_heavier_than_elsewhere():
 
 def test_terms_are_shortened_at_a_word():
     assert short_term("interferon-gamma signaling (GO:0060333)") == "interferon-gamma signaling"
-    assert short_term("positive regulation of transcription by RNA polymerase II", 30) == "positive regulation of"
+    assert short_term("positive regulation of transcription by RNA polymerase II", 30) == "positive regulation"
+    assert short_term("response to factor (long name of it) and", 20) == "response to factor"
 
 
 def test_factors_are_active_where_their_share_is_largest():

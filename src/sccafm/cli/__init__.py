@@ -4,10 +4,13 @@ Progress goes to stderr, results to stdout or files. Exit codes: 0 done, 1 the i
 cannot be read, 130 interrupted.
 """
 
+import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,34 +122,54 @@ def complete(arguments: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that `argv` (the process's arguments if None) names."""
-    if argv is None:
-        argv, warnings.showwarning = sys.argv[1:], show_warning
-    argv = list(argv)
+    is_process = argv is None
+    if is_process:
+        warnings.showwarning = functools.partial(show_warning, None)
+    argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0].startswith("--tyro-"):
         return complete(argv)
     for words, command in COMMANDS.items():
         if tuple(argv[: len(words)]) == words:
-            return guarded(command.run, argv[len(words) :])
+            if is_process:
+                warnings.showwarning = functools.partial(show_warning, command)
+            return guarded(command, argv[len(words) :])
     if argv and argv[0] not in ("-h", "--help"):
         print(f"sccafm: no command {' '.join(argv[:2])!r}\n{usage()}", file=sys.stderr)
         sys.exit(2)
     print(usage())
 
 
-def guarded(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+def guarded(command: Command, arguments: Sequence[str]) -> None:
     """Run a command; mistakes are told without a traceback."""
     try:
-        run(arguments)
+        command.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # what reads the results, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MISTAKES as error:
-        sys.exit(f"sccafm: {error.args[0] if isinstance(error, KeyError) else error}")
+        sys.exit(f"sccafm: {as_options(str(error.args[0] if isinstance(error, KeyError) else error), command)}")
     except KeyboardInterrupt:
         print("sccafm: interrupted; the same command resumes what resumes", file=sys.stderr)
         sys.exit(130)
 
 
-def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def show_warning(command: Command | None, message, category, filename, lineno, file=None, line=None) -> None:
     """A warning in one line, without the place in the code."""
-    print(f"sccafm: {message}", file=sys.stderr)
+    print(f"sccafm: {as_options(str(message), command)}", file=sys.stderr)
+
+
+def as_options(message: str, command: Command | None) -> str:
+    """Advice in the words of the command line: ``n_top_genes=2000`` is --n-top-genes 2000, ``anchor=False`` --no-anchor.
+
+    Parameters that the command does not have stay as Python writes them.
+    """
+    names = set() if command is None else {field.name for field in fields(command.options())}
+
+    def option(found: re.Match) -> str:
+        name, switch, value = found["name"], found["switch"], found["value"]
+        if name not in names:
+            return found.group()
+        dashed = name.replace("_", "-")
+        return f"--no-{dashed}" if switch == "False" else f"--{dashed}{f' {value}' if value else ''}"
+
+    return re.sub(r"\b(?P<name>[a-z_]+)=(?:(?P<switch>False|True)\b|(?P<value>[\w\"'.-]*))", option, message)

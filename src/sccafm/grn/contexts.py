@@ -22,6 +22,7 @@ DISEASE = (
 )
 NAMES_NOTHING = re.compile(f"{HOUSEKEEPING}|{DISEASE}", re.IGNORECASE)
 ACRONYM = re.compile(r"\s*\((GO:\d+|R-HSA-\d+)\)$")
+DANGLING = re.compile(r"([ ,]+(a|an|and|at|by|for|from|in|into|leading|of|on|or|the|to|via|with))+$", re.IGNORECASE)
 
 
 def enrichment(
@@ -81,10 +82,15 @@ def top_terms(weights: np.ndarray, symbols: pd.Index, sets: Mapping[str, frozens
     return {name: [found[0][name] if found else None for found in best] for name in ("term", "fdr", "overlap")}
 
 
-def short_term(term: str, most: int = 40) -> str:
-    """A set's name without its identifier, cut at a word."""
+def short_term(term: str, most: int = 72) -> str:
+    """A set's name without its identifier; a longer one ends where a phrase does, never at "of" or in a bracket."""
     text = ACRONYM.sub("", term).strip()
-    return text if len(text) <= most else text[: most + 1].rsplit(" ", 1)[0]
+    if len(text) <= most:
+        return text
+    text = text[: most + 1].rsplit(" ", 1)[0]
+    if text.count("(") > text.count(")"):
+        text = text[: text.rindex("(")]
+    return DANGLING.sub("", text.rstrip(" ,")) or text
 
 
 def names_nothing(term: str) -> bool:
