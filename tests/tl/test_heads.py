@@ -438,3 +438,16 @@ def test_settings_without_effect_warn(ours):
             tl.predict(adata, head, **setting)
     with pytest.warns(UserWarning, match="use_rep= has no effect with finetune=, which reads expression"):
         finetuned(stimulated(20), ours, use_rep="X_pca")
+
+
+def test_axes_of_little_weight_do_not_drown_a_head_on_few_cells():
+    """As many axes as cells, of which one tells the label: weighed alike, the others would be fitted as noise."""
+    rng = np.random.default_rng(0)
+    y = np.arange(160) % 2
+    x = 0.1 * rng.standard_normal((160, 128))
+    x[:, 0] = y + 0.25 * rng.standard_normal(160)
+    obs = pd.DataFrame({"y": y.astype(str), "dose": y * 2.0 + 1}, [f"cell{i}" for i in range(160)])
+    adata = ad.AnnData(np.zeros((160, 1), np.float32), obs)
+    adata.obsm["x"] = x.astype(np.float32)
+    assert tl.fit_head(adata, "y", use_rep="x").scores["accuracy"].iloc[-1] > 0.93
+    assert tl.fit_head(adata, "dose", kind="regress", use_rep="x").scores["r2"].iloc[-1] > 0.6

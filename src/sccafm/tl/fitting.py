@@ -71,10 +71,10 @@ def fit_head(
         Column of obs whose values are never split between fitting and judging: donor, patient, plate, cell line. None:
         folds of cells at random, which flatter where cells of one donor are alike.
     use_rep
-        Field of obsm; not looked at with `finetune`. Anchored vectors have many axes of little weight, which a head weighs like
-        the others: with few cells it overfits on them.
+        Field of obsm; not looked at with `finetune`.
     network
-        "linear", or "mlp" with one hidden layer.
+        "linear": penalised logistic or ridge regression, the penalty chosen by folds (of whole groups) of the cells that are fitted; or
+        "mlp" with one hidden layer.
     n_folds
         Folds of whole groups, at most one a group.
     random_state
@@ -135,7 +135,8 @@ def fit_head(
     if finetune is None:
         warn_of_unused("without finetune=", options, model=model, grn=grn, batch_size=batch_size, device=device)
         x = vectors(adata, use_rep)[is_known]
-        outputs, found = cross_fit(Frozen(x, y, settings, len(classes)), y, folds, len(classes))
+        kin = obs[groups].astype(str).to_numpy() if groups else None
+        outputs, found = cross_fit(Frozen(x, y, settings, len(classes), kin), y, folds, len(classes))
         made_by, tuned = embedding_hash(adata, use_rep), None
     else:
         if use_rep != "X_sccafm_zero_shot":
