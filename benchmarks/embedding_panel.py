@@ -9,7 +9,7 @@ designs of anchoring are compared in minutes. Tasks are in `embedding_tasks.py`.
 import argparse
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -19,7 +19,19 @@ from embedding import joined, page, table
 from embedding_adapting import TEXT as ADAPTING
 from embedding_adapting import judge_adapting
 from embedding_batches import corrections, mixing
-from embedding_spaces import ZERO_SHOT, Task, across, centred, clusters, designs, harmony, named_by, spaces, within
+from embedding_spaces import (
+    ZERO_SHOT,
+    Task,
+    across,
+    centred,
+    clusters,
+    designs,
+    harmony,
+    linear,
+    named_by,
+    spaces,
+    within,
+)
 from embedding_tasks import MEETINGS, STUDIES, Meeting, common_cells, drawn, file_cells, file_label, named, without_rare
 
 import sccafm
@@ -42,9 +54,17 @@ SPECIES_CELLS = 200  # that are placed into the space of another species
 class Panel:
     """Cells with the module's vectors, from the cache or embedded now."""
 
-    def __init__(self, corpus: Path, cache: Path, n: int, model: sccafm.Model, only_cached: bool = False):
+    def __init__(
+        self,
+        corpus: Path,
+        cache: Path,
+        n: int,
+        model: sccafm.Model,
+        only_cached: bool = False,
+        runs: Sequence[Path] = (),
+    ):
         self.corpus, self.n, self.model = corpus, n, model
-        self.cache, self.only_cached = cache, only_cached
+        self.cache, self.only_cached, self.runs = cache, only_cached, runs
         self.module = f"{model.weights_hash[:12]}-{module_hash(model.efm)[:12]}"
         self.folder = self._folder(n)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +149,8 @@ def judge_within(panel: Panel, names: list[str] | None) -> dict:
         told = {"study": task.name, "species": study.species, "assay": study.assay, "labels from": study.labels_from}
         told |= {"cells": len(task.labels), "labels": len(set(task.labels))}
         for method, x in spaces(task).items():
-            rows.append(told | {"method": method} | within(x, task.labels) | clusters(x, task.labels))
+            scores = within(x, task.labels) | {"linear": linear(x, task.labels)} | clusters(x, task.labels)
+            rows.append(told | {"method": method} | scores)
         print(task.name, flush=True)
     return {"rows": rows}
 
@@ -148,6 +169,41 @@ def judge_across(panel: Panel, names: list[str] | None) -> dict:
             rows.append(told | {"method": method, "balanced accuracy": across(x, task.labels, task.batches)})
         print(task.name, flush=True)
     return {"rows": rows}
+
+
+def judge_left_out(panel: Panel, names: list[str] | None) -> dict:
+    """Studies and meetings whose cells an embedding module did not read in training, each under the run that left it out."""
+    rows, made_by = [], []
+    for folder in panel.runs:
+        config = json.loads((folder / "config.json").read_text())
+        seen = {path.stem for path in Path(config["data"]).iterdir()}
+        model = sccafm.load(folder / "model", device="cpu")
+        here = Panel(panel.corpus, panel.cache, panel.n, model, panel.only_cached)
+        studies = [name for name, study in STUDIES.items() if study.file not in seen and (not names or name in names)]
+        meetings = [name for name, meeting in MEETINGS.items() if not seen & set(meeting.files)]
+        made_by.append({"efm": here.module.split("-")[1], "steps": config["steps"], "files": len(seen)})
+        for _, task in here.studies(studies):
+            found = spaces(task)
+            rows += [
+                {"kind": "within", "task": task.name, "method": method}
+                | {"balanced accuracy": within(x, task.labels)["balanced accuracy"]}
+                for method, x in found.items()
+                if method in LEFT_OUT["within"]
+            ]
+            print(task.name, flush=True)
+        for _, task in here.meetings([name for name in meetings if not names or name in names]):
+            rows += [
+                {
+                    "kind": "across",
+                    "task": task.name,
+                    "method": method,
+                    "balanced accuracy": across(x, task.labels, task.batches),
+                }
+                for method, x in spaces(task).items()
+                if method in LEFT_OUT["across"]
+            ]
+            print(task.name, flush=True)
+    return {"rows": rows, "made_by": made_by}
 
 
 def judge_place(panel: Panel, names: list[str] | None) -> dict:
@@ -236,8 +292,10 @@ def between_species(panel: Panel, reference: ad.AnnData, new: ad.AnnData, cached
 def judge_designs(panel: Panel, names: list[str] | None) -> dict:
     rows = []
     for _, task in panel.studies(names):
-        scores = {method: within(x, task.labels)["balanced accuracy"] for method, x in designs(task).items()}
-        rows += [{"task": task.name, "kind": "within", "design": d, "balanced accuracy": v} for d, v in scores.items()]
+        for design, x in designs(task).items():
+            told = {"task": task.name, "design": design}
+            rows.append(told | {"kind": "within", "balanced accuracy": within(x, task.labels)["balanced accuracy"]})
+            rows.append(told | {"kind": "linear", "balanced accuracy": linear(x, task.labels)})
     for _, task in panel.meetings(names):
         scores = {method: across(x, task.labels, task.batches) for method, x in designs(task).items()}
         rows += [{"task": task.name, "kind": "across", "design": d, "balanced accuracy": v} for d, v in scores.items()]
@@ -292,7 +350,9 @@ def section(kept: dict) -> list[str]:
         told = ["species", "assay", "labels from", "cells", "labels"]
         studies = pd.DataFrame(rows).drop_duplicates("study")[["study", *told]]
         measures = (
-            pd.DataFrame(rows).groupby("method", sort=False)[["balanced accuracy", "macro-F1", "NMI", "ARI"]].mean()
+            pd.DataFrame(rows)
+            .groupby("method", sort=False)[["balanced accuracy", "macro-F1", "linear", "NMI", "ARI"]]
+            .mean()
         )
         text += ["### Within studies", f"Means over {len(studies)} studies.", table(measures.reset_index())]
         text += [
@@ -300,10 +360,12 @@ def section(kept: dict) -> list[str]:
             "Balanced accuracy of kNN, by study:",
             table(wide(rows, ["study"])),
         ]
-        for measure in ("NMI", "ARI"):
+        for measure, told in {
+            "linear": "Linear head", "NMI": "NMI of Leiden clusters", "ARI": "ARI of Leiden clusters",
+        }.items():  # fmt: skip
             text += [
                 gap(rows, "study", "anchored", "HVG-PCA", measure),
-                f"{measure} of Leiden clusters, by study:",
+                f"{told}, by study:",
                 table(wide(rows, ["study"], value=measure)),
             ]
         text += ["What the studies are:", table(studies)]
@@ -314,13 +376,21 @@ def section(kept: dict) -> list[str]:
                 f"- {gap(rows, 'meeting', 'anchored', other)}" for other in ("HVG-PCA, centred", "HVG-PCA, Harmony")
             )
         ]
+    if rows := kept.get("left out", {}).get("rows"):
+        told = "; ".join(f"{r['efm']}: {r['steps']:,} steps on {r['files']} files" for r in kept["left out"]["made_by"])
+        text += ["### Studies that training did not see", f"{LEFT_OUT_TEXT} Modules {told}."]
+        for kind, rivals in {"within": ["HVG-PCA"], "across": ["HVG-PCA, centred", "HVG-PCA, Harmony"]}.items():
+            part = [row for row in rows if row["kind"] == kind]
+            text.append(table(wide(part, ["task"])))
+            gaps = [gap(part, "task", one, other) for one in ("zero-shot", "anchored") for other in rivals]
+            text.append("\n".join(f"- {told}" for told in gaps))
     if rows := kept.get("place", {}).get("rows"):
         text += ["### New cells in a stored space", PLACE, table(wide(rows, ["meeting", "across"]))]
     if rows := kept.get("species", {}).get("rows"):
         text += ["### Between human and mouse", SPECIES, table(wide(rows, ["meeting", "direction"]))]
     if rows := kept.get("designs", {}).get("rows"):
         shown = pd.DataFrame(rows).groupby(["design", "kind"], sort=False)["balanced accuracy"].mean().unstack()
-        text += ["### Designs of anchoring", DESIGNS, table(shown[["within", "across"]].reset_index())]
+        text += ["### Designs of anchoring", DESIGNS, table(shown[["within", "linear", "across"]].reset_index())]
     if rows := kept.get("batches", {}).get("rows"):
         measures = ["balanced accuracy", "NMI", "ARI", "mixing"]
         shown = pd.DataFrame(rows).groupby("design", sort=False)[measures].mean()
@@ -334,20 +404,28 @@ def section(kept: dict) -> list[str]:
 INTRODUCTION = """Studies of the training corpus, on which the rule and the constants of anchoring were chosen: none of these figures
 judges the result. The embedding module has read these very cells, without their labels, in training: its zero-shot rows flatter.
 Labels that come from clusters of expression favour components of expression. kNN: 15 neighbours, five stratified folds, three seeds.
-NMI and ARI: Leiden at the best of six resolutions. "unit length": divided by the Euclidean length."""
+Linear: balanced accuracy of logistic regression on standardised vectors, the first of those seeds. NMI and ARI: Leiden at the best of six
+resolutions. "unit length": divided by the Euclidean length."""
 ACROSS = """All cells of a meeting are embedded together with `batch_key=`; the cells of each batch are named by their nearest
 neighbours in the others. Balanced accuracy over the labels that the others hold, a mean over batches."""
+LEFT_OUT = {
+    "within": ("anchored", "zero-shot", "HVG-PCA", "centred PCA, unit length"),
+    "across": ("anchored", "zero-shot", "zero-shot, centred", "HVG-PCA, centred", "HVG-PCA, Harmony"),
+}
+LEFT_OUT_TEXT = """Two further embedding modules from new weights, each trained without a half of these studies (and without what holds cells
+of the same study), and asked about that half alone: `sccafm train efm --data FILES --run RUN`, with the defaults, then
+`--parts "left out" --runs RUN RUN`. The structure module has read all cells, without labels. Balanced accuracy."""
 PLACE = """The space is made of the other batches alone; the cells of the batch that is left out are placed into it (`Embedding.place`).
 Balanced accuracy, a mean over up to five batches that are left out. "own mean": the placed cells depart from their own mean, and
 are corrected as one batch more where the others are several."""
 SPECIES = """Cells of one species are placed into the space of the other through orthologs. Balanced accuracy over the labels that both have."""
-DESIGNS = """Ways to join the module's vector with a study's own components; balanced accuracy, means over the studies (within) and the
-meetings (across, centred by batch). "own": the components of `sccafm.embedding.anchor`, unit length; "+ w module": joined with the
+DESIGNS = """Ways to join the module's vector with a study's own components; balanced accuracy, means over the studies (within: kNN; linear: a
+linear head) and the meetings (across, centred by batch). "own": the components of `sccafm.embedding.anchor`, unit length; "+ w module": joined with the
 module's vector, whitened in part and of length w. A share without unit length is a share of the root-mean-square length."""
 BATCHES = """Ways to correct the same anchored vectors for batches. NMI and ARI: Leiden at the best of six resolutions, all batches together.
 Mixing: share of other batches among a cell's 30 nearest that bear its label, over that among all cells of the label; 1 is the most."""
 PARTS: dict[str, Callable] = {
-    "within": judge_within, "across": judge_across, "batches": judge_batches, "place": judge_place, "species": judge_species,
+    "within": judge_within, "across": judge_across, "left out": judge_left_out, "batches": judge_batches, "place": judge_place, "species": judge_species,
     "designs": judge_designs, "adapting": judge_adapting,
 }  # fmt: skip
 
@@ -360,14 +438,20 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=500, help="of a study; of a meeting in all")
     parser.add_argument("--only-cached", action="store_true", help="leave out what would have to be embedded")
     parser.add_argument(
-        "--parts", nargs="+", choices=list(PARTS), default=[part for part in PARTS if part != "adapting"]
+        "--parts",
+        nargs="+",
+        choices=list(PARTS),
+        default=[part for part in PARTS if part not in ("adapting", "left out")],
+    )
+    parser.add_argument(
+        "--runs", nargs="+", type=Path, default=[], help="of modules that left studies out, for `left out`"
     )
     parser.add_argument("--only", nargs="+", help="studies and meetings by name, for a look; the page is not written")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/embedding.md")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     model = sccafm.load(options.model, device="cpu")
-    panel = Panel(options.corpus, options.cache, options.cells, model, options.only_cached)
+    panel = Panel(options.corpus, options.cache, options.cells, model, options.only_cached, options.runs)
     path = options.out.with_suffix(".json")
     for part in options.parts:
         found = PARTS[part](panel, options.only)

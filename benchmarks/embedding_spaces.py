@@ -6,9 +6,12 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sccafm import evaluate
 from sccafm.data.input import ModelInput
@@ -104,6 +107,7 @@ def designs(task: Task) -> dict[str, np.ndarray]:
         "PCA + 1/2 module, unit length": np.hstack([unit(pca), 0.5 * unit(z)]),
         "own": e,
         **{f"own + {w} module": np.hstack([e, w * f]) for w in (0.25, 0.35, 0.5, 0.7, 1.0)},
+        **{f"own + 0.5 module, {n} axes": np.hstack([e, 0.5 * unit(f[:, :n])]) for n in (8, 16, 32, 64)},
         "module, unit length": f,
     }
 
@@ -125,6 +129,15 @@ def within(x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         accuracy.append(balanced(labels, predicted))
         f1.append(f1_score(labels, list(predicted), average="macro"))
     return {"balanced accuracy": float(np.mean(accuracy)), "macro-F1": float(np.mean(f1))}
+
+
+def linear(x: np.ndarray, labels: np.ndarray) -> float:
+    """Balanced accuracy of logistic regression on standardised vectors, as scikit-learn comes: who fits a head has few cells."""
+    predicted = np.empty(len(labels), dtype=object)
+    for seen, held in StratifiedKFold(N_FOLDS, shuffle=True, random_state=SEEDS[0]).split(x, labels):
+        head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight="balanced"))
+        predicted[held] = head.fit(x[seen], labels[seen]).predict(x[held])
+    return balanced(labels, predicted)
 
 
 def clusters(x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
