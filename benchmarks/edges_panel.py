@@ -23,6 +23,7 @@ from judged_panel import SIMULATED, cell_types, judged_panel, note_look
 from pages import renew_section, write_page
 from panel import PanelTruth
 from selection_panel import CELLS, selection_panel
+from sklearn.metrics import normalized_mutual_info_score
 
 import sccafm
 from sccafm import evaluate
@@ -36,6 +37,7 @@ KINDS = ("binding", "response")  # of the judged truths, and of the columns that
 SIZES = {"truth": 300, "wide": 40, "type": 80, "targets": 3000, "bootstrap": 200}
 QUICK = {"truth": 30, "wide": 4, "type": 6, "targets": 200, "bootstrap": 10}
 STRONGEST = 50  # edges that are asked for their regulators
+LEADS = 0.05  # share of the cells that a factor leads at least, to count
 SEEN_ONE_BY_ONE = 20  # cells of each set whose own scores are taken apart
 
 
@@ -147,9 +149,18 @@ def judge_types(title: str, adata, model: sccafm.Model) -> tuple[list[dict], pd.
     for name, scores in whole.items():
         n = strongest(scores, STRONGEST)["source"].nunique()
         rows.append({"set": title, "of": name, "what": "regulators", "value": n})
+    rows += [{"set": title, "of": "all", "what": what, "value": value} for what, value in contexts(grn, adata).items()]
     shares = pd.DataFrame({name: anatomy(scores) for name, scores in whole.items()}).T
     shares = pd.concat([shares, grn.anatomy(SEEN_ONE_BY_ONE).loc[["mean of all cells", "cell by cell"]]])
     return rows, shares.rename_axis("network").reset_index().assign(set=title)
+
+
+def contexts(grn: sccafm.GRN, adata) -> dict[str, float]:
+    """How many factors lead a good share of the cells each, and what the leading factor tells of the cell's type."""
+    leading = grn.context_label.astype(str)
+    share = leading.value_counts(normalize=True)
+    types = adata.obs["type"].astype(str).reindex(grn.cells)
+    return {"factors": float((share >= LEADS).sum()), "NMI": float(normalized_mutual_info_score(types, leading))}
 
 
 # --- bars
@@ -256,13 +267,19 @@ def type_bars(rows: pd.DataFrame, shares: pd.DataFrame) -> list[Bar]:
                 worst["of"],
             )
         )
+    for what, text, bar, titles in (
+        ("factors", f"factors that lead {LEADS:.0%} of the cells or more", ">= 6", ("PBMC",)),
+        ("NMI", "mutual information of leading factor and type, normalised", ">= 0.5", ("PBMC", "pancreas")),
+    ):
+        for row in rows[(rows["what"] == what) & rows["set"].isin(titles)].itertuples():
+            bars.append(Bar(f"{text}, {row.set}", bar, row.value))
     return bars
 
 
 def by_type(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per type: its halves, the type that is closest to it, and its number of leading regulators."""
     lines = []
-    for (title, name), found in rows[rows["what"] != "types"].groupby(["set", "of"], sort=False):
+    for (title, name), found in rows[rows["what"].isin(["halves", "regulators"])].groupby(["set", "of"], sort=False):
         pairs = rows[(rows["set"] == title) & (rows["what"] == "types")]
         pairs = pairs[[name in pair.split(", ") for pair in pairs["of"]]]
         closest = pairs.loc[pairs["value"].idxmax()]
@@ -295,7 +312,9 @@ def shown(frame: pd.DataFrame) -> str:
 
 def bars_table(bars: list[Bar]) -> str:
     def value(bar: Bar) -> str:
-        return "-" if np.isnan(bar.value) else f"{bar.value:.0f}" if bar.bar == ">= 15" else f"{bar.value:.3f}"
+        return (
+            "-" if np.isnan(bar.value) else f"{bar.value:.0f}" if bar.bar in (">= 15", ">= 6") else f"{bar.value:.3f}"
+        )
 
     lines = ([bar.what, bar.bar, value(bar), bar.where, bar.verdict] for bar in bars)
     return markdown_table(["what", "bar", "measured", "where", "verdict"], lines)
@@ -325,6 +344,12 @@ def page(bars, reports, elsewhere, simulated, types, shares, model, sizes) -> st
         f"Up to {sizes['type']} cells a type, dealt to two halves; Jaccard index of the {TOP:,} strongest edges, and the number of "
         f"regulators among the {STRONGEST} strongest.",
         shown(by_type(types)),
+        f"Contexts: factors that lead {LEADS:.0%} of the cells or more, and the normalised mutual information of leading factor and type.",
+        shown(
+            types[types["what"].isin(["factors", "NMI"])]
+            .pivot(index="set", columns="what", values="value")
+            .reset_index()
+        ),
         "### Anatomy",
         "Shares of the variance of log scores (`sccafm.anatomy`).",
         shown(shares[["set", "network", *PAIR_TERMS, *CELL_TERMS]]),

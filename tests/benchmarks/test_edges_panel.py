@@ -92,6 +92,7 @@ def test_bars_of_types_take_the_worst(script):
             ("blood", "B, T", "types", 0.3), ("blood", "B, NK", "types", 0.2), ("blood", "NK, T", "types", 0.5),
             ("blood", "B", "halves", 0.9), ("blood", "T", "halves", 0.7), ("blood", "NK", "halves", 0.85),
             ("blood", "B", "regulators", 20), ("blood", "T", "regulators", 16), ("blood", "NK", "regulators", 15),
+            ("PBMC", "all", "factors", 5), ("PBMC", "all", "NMI", 0.6), ("blood", "all", "NMI", 0.1),
         ],
         columns=["set", "of", "what", "value"],
     )  # fmt: skip
@@ -108,6 +109,8 @@ def test_bars_of_types_take_the_worst(script):
     assert (closest.value, closest.where, closest.verdict) == (0.5, "NK, T", "missed")
     assert (halves.where, halves.verdict) == ("T", "missed")
     assert bars["regulators among the 50 strongest edges, blood, least"].verdict == "met"
+    assert bars["factors that lead 5% of the cells or more, PBMC"].verdict == "missed"
+    assert bars["mutual information of leading factor and type, normalised, PBMC"].verdict == "met"
     line = script.by_type(rows).set_index("type").loc["T"]
     assert (line["closest type"], line["with it"], line["two halves"]) == ("NK", 0.5, 0.7)
 
