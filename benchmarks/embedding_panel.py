@@ -18,6 +18,7 @@ import pandas as pd
 from embedding import joined, page, table
 from embedding_adapting import TEXT as ADAPTING
 from embedding_adapting import judge_adapting
+from embedding_adapting import verdict as adapting_verdict
 from embedding_batches import corrections, mixing
 from embedding_spaces import (
     ZERO_SHOT,
@@ -397,7 +398,8 @@ def section(kept: dict) -> list[str]:
         n = len({row["task"] for row in rows})
         text += ["### Designs of batch correction", BATCHES, f"Means over {n} meetings.", table(shown.reset_index())]
     if rows := kept.get("adapting", {}).get("rows"):
-        text += ["### Adapting", ADAPTING, table(pd.DataFrame(rows))]
+        shown = pd.DataFrame(rows).astype(object).where(lambda frame: frame.notna(), "-")
+        text += ["### Adapting", ADAPTING, table(shown), adapting_verdict(rows)]
     return text
 
 

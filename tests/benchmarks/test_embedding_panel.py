@@ -67,6 +67,8 @@ def test_measures_know_order_from_noise(measures):
     assert measures.across(clear, labels, batches) == 1
     moved = clear + 20 * (batches == "y")[:, None]
     assert measures.across(measures.centred(moved, batches), labels, batches) == 1
+    assert measures.linear(clear, labels) == 1
+    assert measures.linear(noise, labels) < 0.6
     assert np.isnan(measures.named_by(clear[:5], labels[:5], clear[:5], labels[:5]))
 
 
@@ -92,6 +94,35 @@ def test_the_section_tells_means_gaps_and_the_worst(panel):
     assert "| mean |  | 0.700 | 0.650 | 0.600 |" in text
     assert "balanced accuracy, anchored beside HVG-PCA, centred: +0.050 on the mean, -0.100 at worst (two)." in text
     assert "### Within studies" not in text
+
+
+def test_adapting_is_judged_by_its_worst_study(panel, tasks):
+    adapting = importlib.import_module("embedding_adapting")
+    names = adapting.one_a_file()
+    assert names[:2] == list(tasks.STUDIES)[:2] and len({tasks.STUDIES[name].file for name in names}) == len(names)
+    rows = [
+        {"study": "one", "seconds asked": 60, "seconds": 57.0, "accuracy": 0.5, "accuracy, adapted": 0.6},
+        {"study": "two", "seconds asked": 60, "seconds": 72.0, "accuracy": 0.8, "accuracy, adapted": 0.75},
+        {"study": "large", "seconds asked": None, "seconds": 200.0, "accuracy": None, "accuracy, adapted": None},
+    ]
+    assert adapting.verdict(rows) == (
+        "Accuracy, adapted beside not: +0.025 on the mean, -0.050 at worst (two). Time taken over time asked: 1.20 where it departs most (two)."
+    )
+
+
+def test_studies_that_training_did_not_see_have_their_own_table(panel):
+    rows = [
+        {"kind": kind, "task": "one", "method": method, "balanced accuracy": value}
+        for kind, methods in {
+            "within": ("zero-shot", "anchored", "HVG-PCA"),
+            "across": panel.LEFT_OUT["across"],
+        }.items()
+        for method, value in zip(methods, (0.7, 0.8, 0.6, 0.5, 0.4), strict=False)
+    ]
+    made_by = [{"efm": "abc", "steps": 1200, "files": 28}]
+    text = "\n".join(panel.section({"left out": {"rows": rows, "made_by": made_by}}))
+    assert "Modules abc: 1,200 steps on 28 files." in text
+    assert "balanced accuracy, zero-shot beside HVG-PCA: +0.100 on the mean" in text
 
 
 def test_mixing_is_one_where_batches_do_not_show_and_none_where_they_part(batch_designs):
