@@ -15,8 +15,8 @@ def corrections(task: Task) -> dict[str, np.ndarray]:
     """The same anchored vectors, corrected in different ways, and principal components."""
     b = task.batches
     codes = np.unique(b, return_inverse=True)[1]
-    plain = fit_anchor(task.model_input, task.z, b, corrects=False)[1].astype(float)
-    width = plain.shape[1] - task.z.shape[1]
+    anchor, plain = fit_anchor(task.model_input, task.z, b, corrects=False)
+    plain, width = plain.astype(float), anchor.loadings.shape[1]
     e, f = plain[:, :width], plain[:, width:]
     by_mean = np.hstack([np.linalg.norm(x, axis=1).mean() * unit(centred(x, b)) for x in (e, f)])
     one, other = mutual_neighbors(by_mean, codes)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sccafm import evaluate
 from sccafm.data.input import ModelInput
-from sccafm.embedding.anchor import fit_anchor, unit
+from sccafm.embedding.anchor import MODEL_POWER, axes, fit_anchor, unit
 from sccafm.embedding.harmony import corrected
 
 ZERO_SHOT = "X_sccafm_zero_shot"
@@ -94,9 +94,9 @@ def designs(task: Task) -> dict[str, np.ndarray]:
     pca, z = principal(x, b), centred(task.z.astype(float), b)
     weight = np.linalg.lstsq(z, centred(x, b), rcond=1e-3)[0]
     residual = principal(x - z @ weight, b)
-    own = fit_anchor(task.model_input, task.z, b)[1]
-    width = own.shape[1] - task.z.shape[1]
-    e, f = unit(own[:, :width]), unit(own[:, width:])
+    anchor, own = fit_anchor(task.model_input, task.z, b)
+    e, f = (unit(part) for part in np.split(own, [anchor.loadings.shape[1]], axis=1))
+    every = z @ axes(z, z.shape[1], MODEL_POWER)
     return {
         "PCA": pca,
         "PCA + 1/4 module": np.hstack([pca, scaled(z, pca, 0.25)]),
@@ -107,7 +107,7 @@ def designs(task: Task) -> dict[str, np.ndarray]:
         "PCA + 1/2 module, unit length": np.hstack([unit(pca), 0.5 * unit(z)]),
         "own": e,
         **{f"own + {w} module": np.hstack([e, w * f]) for w in (0.25, 0.35, 0.5, 0.7, 1.0)},
-        **{f"own + 0.5 module, {n} axes": np.hstack([e, 0.5 * unit(f[:, :n])]) for n in (8, 16, 32, 64)},
+        **{f"own + 0.5 module, {n} axes": np.hstack([e, 0.5 * unit(every[:, :n])]) for n in (16, 64, 128)},
         "module, unit length": f,
     }
 

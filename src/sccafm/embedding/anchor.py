@@ -4,14 +4,16 @@ For a cell with log-expression x (G variable genes) and module vector z (D), and
 
     d = unit((x - mean) / s ** GENE_POWER)            s: standard deviation of each gene within batches
     e = unit((V' d - mean) / l ** POWER)              V, l: leading principal axes of d, and the standard deviation along each
-    f = unit(W' (z - mean) / k ** MODEL_POWER)        W, k: those of z
+    f = unit(W' (z - mean) / k ** MODEL_POWER)        W, k: those of z, the leading MODEL_COMPONENTS
     anchored = (e, MODEL_WEIGHT f) / sqrt(1 + MODEL_WEIGHT ** 2)
 
 `unit` divides by the Euclidean length, so that distances between anchored vectors are those of directions: how deep a cell was
 sequenced changes the length of its deviation more than the direction. Where there are several batches, the anchored vectors are
 corrected for what sets them apart within a state (`sccafm.embedding.batches`). To depart from each batch's own mean instead is
-wrong where batches hold other shares of the states, and carries labels less well. The constants were chosen on the selection panel
-(benchmarks/embedding_panel.py). Letters: C cells, G genes, K components, D width, B batches.
+wrong where batches hold other shares of the states, and carries labels less well. Axes of z along which these cells hardly differ are
+left out: to neighbours they mean nothing, and a head that is fitted to few cells, and weighs all axes alike, drowns in them. The constants
+were chosen on the selection panel (benchmarks/embedding_panel.py). Letters: C cells, G genes, K components, M of them of z, D width of z,
+B batches.
 """
 
 import hashlib
@@ -28,7 +30,7 @@ from sccafm.embedding.batches import Clusters, correct, unit
 
 GENES, COMPONENTS = 2000, 50
 GENE_POWER, POWER = 0.5, 0.1
-MODEL_WEIGHT, MODEL_POWER = 0.5, 0.5
+MODEL_COMPONENTS, MODEL_WEIGHT, MODEL_POWER = 32, 0.5, 0.5
 POOL = 10_000  # cells that the principal axes are fitted on, at most; more are drawn from
 LEAST_CELLS = 3
 
@@ -45,7 +47,7 @@ class Anchor:
     loadings: np.ndarray  # G K, divided by l ** POWER
     center: np.ndarray  # K, mean of the projected deviations
     model_mean: np.ndarray  # D
-    model_loadings: np.ndarray  # D D, divided by k ** MODEL_POWER
+    model_loadings: np.ndarray  # D M, divided by k ** MODEL_POWER
     cluster_directions: np.ndarray  # of `Clusters`; no rows where there was a single batch
     cluster_means: np.ndarray
 
@@ -75,7 +77,7 @@ class Anchor:
 
         Returns
         -------
-        C (K + D) float32.
+        C (K + M) float32.
         """
         columns, here = self._columns(model_input)
         values = Values(model_input, columns, self.scale[here])
@@ -117,7 +119,7 @@ def fit_anchor(
 
     Returns
     -------
-    The space, and the cells in it: C (K + D) float32.
+    The space, and the cells in it: C (K + M) float32.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def fit_anchor(
     loadings = axes(drawn - drawn.mean(0, dtype=np.float64), COMPONENTS, POWER)
     e, z = values.project(mean, loadings), z.astype(np.float64)
     centred = z - z.mean(0)
-    model_loadings = axes(centred[pool], z.shape[1], MODEL_POWER)
+    model_loadings = axes(centred[pool], MODEL_COMPONENTS, MODEL_POWER)
     cells = join(e - e.mean(0), centred @ model_loadings)
     none = np.zeros((0, cells.shape[1]))
     clusters = Clusters(none, none)
