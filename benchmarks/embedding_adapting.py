@@ -62,14 +62,14 @@ def adapted(adata: ad.AnnData, model: sccafm.Model, how_long: str, is_judged: bo
 
     def accuracy(efm) -> float:
         one = dataclasses.replace(model, efm=efm)
-        z = run(one, model_input, find_groups(adata, None), one.sfm, 16, False)[0]
+        z = run(one, model_input, find_groups(adata, None), None, 16, False)[0]
         return within(fit_anchor(model_input, np.asarray(z))[1], labels)["balanced accuracy"]
 
     asked = read_adapt(how_long)
     begin = time.monotonic()
     efm, record = adapt_efm(model, model_input, asked, None, False)
     taken = time.monotonic() - begin
-    scores = [look["score"] for look in record["held_out"]]
+    scores = record["scores"]
     told = {
         "seconds asked": None if asked.minutes is None else 60 * asked.minutes, "seconds": taken, "steps": record["steps"],
         "kept step": record["kept_step"], "held out": scores[0], "held out, best": max(scores),

@@ -373,7 +373,10 @@ def test_the_receipt_tells_which_of_them_are_known_for_a_lineage(model_input, wi
     receipt = model_input(wide, n_top_genes=3).receipt
     assert [line.split(" (")[0] for line in receipt.lineage_regulators] == ["GATA1"]
     assert "GATA1 (Erythroblasts; in " in receipt.lineage_regulators[0] and " cell" in receipt.lineage_regulators[0]
-    assert f"regulators known for a lineage (always=[...] reads them): {receipt.lineage_regulators[0]}" in str(receipt)
+    assert (
+        f"regulators known for a lineage (infer_grn(always=[...]) reads them): {receipt.lineage_regulators[0]}"
+        in str(receipt)
+    )
     assert model_input(wide, n_top_genes=3, always=["GATA1"]).receipt.lineage_regulators == ()
 
 
@@ -414,7 +417,7 @@ def test_regulators_that_are_always_read_stand_beside_the_others(model_input, wi
 def test_the_receipt_names_regulators_that_few_cells_show(model_input, wide):
     receipt = model_input(wide, n_top_genes=3).receipt
     assert receipt.rare_regulators == ("GATA1",)
-    assert r"left out 1 regulators that few cells show (always=[...] reads them): GATA1" in str(receipt)
+    assert r"left out 1 regulators that few cells show (infer_grn(always=[...]) reads them): GATA1" in str(receipt)
 
 
 @pytest.mark.parametrize("n_top_genes", [None, 8, 2000])
@@ -489,3 +492,8 @@ def test_receipt_adds_up_and_can_be_stored(model_input):
     lines = str(receipt).splitlines()
     assert "sccafm: genes 4 of 5 known: 1 by Ensembl id, 2 by symbol, 1 by alias" in lines
     assert "sccafm: used 4 genes, 3 of them as regulators" in lines
+
+
+def test_ids_of_one_species_under_the_name_of_the_other_are_said(model_input):
+    with pytest.warns(UserWarning, match="var_names names genes of the human, and species= says mouse"):
+        model_input(data(IDS), species="mouse")

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from test_embed import QUICK, ours  # noqa: F401 (a fixture)
 
 import sccafm
 from sccafm.data.input import read
-from sccafm.embedding.adapt import Adapt, adapt_efm, mutual_nearest_neighbors, read_adapt
+from sccafm.embedding.adapt import Adapt, adapt_efm, mutual_nearest_neighbors, read_adapt, told
 from sccafm.embedding.held_out import HeldOut, is_better, split
 
 JUDGED = dataclasses.replace(QUICK, held_out=0.3)
@@ -32,7 +33,7 @@ def test_minutes_are_kept(ours, model_input):  # noqa: F811
     _, record = adapt_efm(ours, model_input, dataclasses.replace(JUDGED, epochs=None, minutes=0.05), None, False)
     assert 0.8 * 3 < time.monotonic() - begin < 1.2 * 3
     assert record["steps"] > 1
-    assert record["held_out"][-1]["step"] == record["steps"]
+    assert record["looked_at"][-1] == record["steps"]
 
 
 def test_epochs_end_after_most_minutes_and_say_so(ours, model_input):  # noqa: F811
@@ -46,20 +47,20 @@ def test_epochs_end_after_most_minutes_and_say_so(ours, model_input):  # noqa: F
 def test_what_does_not_serve_held_out_cells_is_not_kept(ours, model_input):  # noqa: F811
     ruinous = dataclasses.replace(JUDGED, learning_rate=0.3, epochs=6)
     efm, record = adapt_efm(ours, model_input, ruinous, None, False)
-    scores = [look["score"] for look in record["held_out"]]
+    scores = record["scores"]
     if record["kept_step"] == 0:
         assert same_state(efm, ours.efm)
-    assert record["kept_step"] in [look["step"] for look in record["held_out"]]
-    assert scores[[look["step"] for look in record["held_out"]].index(record["kept_step"])] >= scores[0]
+    assert record["kept_step"] in record["looked_at"]
+    assert scores[record["looked_at"].index(record["kept_step"])] >= scores[0]
     unjudged, record = adapt_efm(ours, model_input, dataclasses.replace(ruinous, held_out=0), None, False)
     assert not same_state(unjudged, ours.efm)
-    assert record["held_out"] == []
+    assert record["scores"] == []
 
 
 def test_training_by_epochs_stops_early(ours, model_input, monkeypatch):  # noqa: F811
     monkeypatch.setattr(HeldOut, "scores", lambda self, efm: np.zeros(9))
     efm, record = adapt_efm(ours, model_input, dataclasses.replace(JUDGED, epochs=40), None, False)
-    assert len(record["held_out"]) == 4  # the first, and three without a gain
+    assert len(record["scores"]) == 4  # the first, and three without a gain
     assert record["steps"] < 40 * 3
     assert same_state(efm, ours.efm)
 
@@ -67,8 +68,32 @@ def test_training_by_epochs_stops_early(ours, model_input, monkeypatch):  # noqa
 def test_what_was_kept_stands_in_the_run_card(ours, toy_adata):  # noqa: F811
     found = sccafm.embed(toy_adata, ours, adapt=JUDGED, progress=False)
     assert found.params["adapt"]["epochs"] == 4
-    assert found.params["adapt"]["held_out"][0]["step"] == 0
+    assert found.params["adapt"]["looked_at"][0] == 0
     assert toy_adata.uns["X_sccafm"]["params"]["adapt"]["steps"] == found.params["adapt"]["steps"]
+
+
+def test_what_was_adapted_comes_back_from_h5ad_and_places_cells_from_its_folder(ours, toy_adata, tmp_path):  # noqa: F811
+    adata = toy_adata.copy()
+    found = sccafm.embed(adata, ours, adapt=dataclasses.replace(JUDGED, held_out=0), progress=False)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    found.to_adata().write_h5ad(tmp_path / "vectors.h5ad")
+    card = ad.read_h5ad(tmp_path / "cells.h5ad").uns["X_sccafm"]["params"]["adapt"]
+    assert card["steps"] == found.params["adapt"]["steps"] and bool(card["is_kept"])
+    assert "adapted to these cells" in repr(found)
+    back = sccafm.read_embedding(found.write(tmp_path / "embedding"))
+    assert same_state(back.adapted, found.model.efm)
+    placed = back.place(toy_adata.copy(), ours, progress=False)  # the module of the folder, not that of the model
+    np.testing.assert_allclose(placed.cells, found.cells, atol=1e-5)
+
+
+def test_what_came_of_adapting_is_said(ours, model_input, caplog):  # noqa: F811
+    with pytest.warns(UserWarning, match="had time for no step"):
+        adapt_efm(ours, model_input, Adapt(minutes=1e-6), None, False)
+    assert told({"steps": 9, "scores": [0.1, 0.05], "kept_step": 0, "is_kept": False}).startswith(
+        "adapting for 9 steps did not serve"
+    )
+    assert "step 4 of 9 is kept" in told({"steps": 9, "scores": [0.1, 0.3], "kept_step": 4, "is_kept": True})
+    assert "nothing judged them" in told({"steps": 9, "scores": [], "kept_step": 9, "is_kept": True})
 
 
 class Given(torch.nn.Module):

@@ -170,6 +170,42 @@ def test_labels_are_carried_to_new_cells(embed, states, tmp_path):
     np.testing.assert_allclose(placed.cells, new.obsm["X_sccafm"])
 
 
+def test_cells_of_no_known_kind_stand_out(embed, states):
+    """A kind that the reference lacks is named by its neighbours all the same, but lies farther from them than they from each other."""
+    is_new = (states.obs["kind"] == "NK").to_numpy()
+    reference = embed(states[~is_new & (states.obs["donor"] == "a").to_numpy()].copy(), groupby="kind")
+    same, other = (states[rows & (states.obs["donor"] == "a").to_numpy()].copy() for rows in (~is_new, is_new))
+    sccafm.tl.annotate(same, reference, progress=False, n_neighbors=5)
+    with pytest.warns(
+        UserWarning, match=r"\d+ of 20 cells are farther from the reference .*obs\['sccafm_label_ood'\] and max_ood="
+    ):
+        sccafm.tl.annotate(other, reference, progress=False, n_neighbors=5, max_ood=0.99)
+    assert same.obs["sccafm_label_ood"].mean() < 0.6
+    assert (other.obs["sccafm_label_ood"] > 0.99).mean() > 0.6
+    np.testing.assert_array_equal(other.obs["sccafm_label"].isna(), other.obs["sccafm_label_ood"] > 0.99)
+    assert same.obs["sccafm_label"].notna().all()
+
+
+def test_cells_without_a_group_do_not_vote(embed, states):
+    reference = states[:90].copy()
+    reference.obs["kind"] = reference.obs["kind"].astype(str).where(np.arange(90) % 3 > 0)
+    with pytest.warns(UserWarning, match="30 cells have no 'kind'"):
+        found = embed(reference, groupby="kind")
+    assert "unassigned" not in sccafm.tl.annotate(states[90:].copy(), found, progress=False)
+
+
+def test_batches_that_are_unclear_are_said(embed, states):
+    states.obs["donor"] = states.obs["donor"].where(np.arange(120) % 20 > 0)
+    with pytest.warns(UserWarning, match="6 cells have no 'donor'; they are corrected as one batch, 'unassigned'"):
+        embed(states.copy(), batch_key="donor")
+    states.obs["plate"] = ["x"] + ["y", "z"] * 59 + ["y"]
+    with pytest.warns(UserWarning, match="1 batches of 'plate' hold a single cell each"):
+        embed(states.copy(), batch_key="plate")
+    states.obs["cell"] = states.obs_names
+    with pytest.raises(ValueError, match="names a batch for every cell"):
+        embed(states.copy(), batch_key="cell")
+
+
 def test_heads_tell_one_space_from_another(embed, states):
     one, two = states[:60].copy(), states[60:].copy()
     reference = embed(one)
@@ -217,6 +253,14 @@ def test_validation(embed, ours, states):  # noqa: F811
         sccafm.tl.annotate(states.copy(), reference, ["a", "b", "c"])
     with pytest.raises(ValueError, match="labels name 0 kind of the reference's cells, expected two"):
         sccafm.tl.annotate(states.copy(), reference, pd.Series(["a", "b"], ["x", "y"]))
+    with pytest.raises(ValueError, match="labels='kind' is a text; pass the labels themselves"):
+        sccafm.tl.annotate(states.copy(), reference, "kind")
+    with pytest.raises(ValueError, match="n_neighbors is 1 or more"):
+        sccafm.tl.annotate(states.copy(), reference, list(states.obs["kind"]), n_neighbors=0)
+    with pytest.raises(TypeError, match="expected an AnnData with the new cells, got str"):
+        sccafm.tl.annotate("cells.h5ad", reference)
+    with pytest.warns(UserWarning, match="120 cells of the reference have a label: all cells get the same shares"):
+        sccafm.tl.annotate(states.copy(), reference, list(states.obs["kind"]), n_neighbors=500, progress=False)
     apart = states.copy()
     apart.obs["alone"] = apart.obs_names  # every cell is a batch of its own
     model_input = read(apart, ours.reference_data)

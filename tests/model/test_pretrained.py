@@ -372,7 +372,7 @@ def test_saving_writes_the_published_flat_layout_with_all_tables(release, tmp_pa
 def test_saving_that_fails_leaves_no_folder(release, tmp_path, monkeypatch):
     model = sccafm.load(release, device="cpu")
 
-    def disk_full(*_):
+    def disk_full(*_, **__):
         raise OSError("no space left")
 
     monkeypatch.setattr("sccafm.model.model.save_sfm", disk_full)
@@ -403,3 +403,13 @@ def test_cards_take_their_pictures_along(tmp_path):
     shown = [name for card in ("README.md", "efm_card.md") for name in PICTURE.findall((folder / card).read_text())]
     assert len(shown) == 3
     assert all((folder / name).is_file() for name in shown)
+
+
+def test_saving_keeps_the_hash_by_which_results_know_the_weights(release, tmp_path):
+    model = sccafm.load(release, device="cpu")
+    assert sccafm.load(model.save_pretrained(tmp_path / "same"), device="cpu").weights_hash == model.weights_hash
+    with torch.no_grad():
+        model.sfm.embedding.prefix_type_embedding += 1
+    other = sccafm.load(model.save_pretrained(tmp_path / "other"), device="cpu")
+    assert other.weights_hash != model.weights_hash
+    assert torch.equal(other.sfm.embedding.prefix_type_embedding, model.sfm.embedding.prefix_type_embedding)

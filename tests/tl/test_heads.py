@@ -451,3 +451,51 @@ def test_axes_of_little_weight_do_not_drown_a_head_on_few_cells():
     adata.obsm["x"] = x.astype(np.float32)
     assert tl.fit_head(adata, "y", use_rep="x").scores["accuracy"].iloc[-1] > 0.93
     assert tl.fit_head(adata, "dose", kind="regress", use_rep="x").scores["r2"].iloc[-1] > 0.6
+
+
+def test_labels_come_back_as_they_were():
+    adata = cells()
+    adata.obs["number"] = (adata.obs["stimulus"] == "stimulated").astype(int)
+    adata.obs["answer"] = adata.obs["number"].astype(bool)
+    for name, kind in (("number", "int"), ("answer", "bool"), ("stimulus", "text")):
+        head = tl.fit_head(adata, name)
+        table = tl.predict(adata, head)
+        assert head.settings.labels == kind
+        found = adata.obs[f"{name}_predicted"].astype(adata.obs[name].dtype)
+        assert (found == adata.obs[name]).mean() > 0.8
+        assert set(table) == set(adata.obs[name])
+
+
+@pytest.mark.parametrize(
+    ("column", "settings", "error", "told"),
+    [
+        (np.linspace(0, 1, 60), {}, ValueError, 'holds numbers, such as .*kind="regress"'),
+        ([f"c{i}" for i in range(60)], {}, ValueError, "names another label for each of 60 cells"),
+        (
+            np.where(np.arange(60) == 3, np.inf, 1.0 * np.arange(60)),
+            {"kind": "regress"},
+            ValueError,
+            "1 values that are not finite",
+        ),
+        (
+            [f"label {i % 6}" for i in range(60)],
+            {"groups": "donor"},
+            ValueError,
+            "is held by one group of 'donor' alone",
+        ),
+    ],
+)
+def test_targets_that_nothing_can_be_learned_from(column, settings, error, told):
+    adata = cells(60)
+    adata.obs["odd"] = column
+    with pytest.raises(error, match=told):
+        tl.fit_head(adata, "odd", **settings)
+
+
+def test_a_path_is_no_anndata(tmp_path):
+    for call in (
+        lambda: tl.fit_head("cells.h5ad", "stimulus"),
+        lambda: tl.predict("cells.h5ad", tl.fit_head(cells(), "stimulus")),
+    ):
+        with pytest.raises(TypeError, match="expected an AnnData with vectors in obsm, got str"):
+            call()

@@ -99,7 +99,7 @@ class Embed:
     adapt: str | None = None
     """Continue training on these cells first, e.g. "5 epochs"."""
     batch_key: str | None = None
-    """Column of obs with batches: each departs from its own mean."""
+    """Column of obs with batches, whose differences are taken away."""
     anchor: bool = True
     """--no-anchor: the embedding module's own vectors, which do not depend on the other cells."""
     harmony: bool = False

@@ -98,12 +98,12 @@ class Receipt:
             lines.append(f"did not find {len(self.not_found):,} of the genes asked for: {listing(self.not_found)}")
         if self.rare_regulators:
             lines.append(
-                f"left out {len(self.rare_regulators):,} regulators that few cells show (always=[...] reads them): "
+                f"left out {len(self.rare_regulators):,} regulators that few cells show (infer_grn(always=[...]) reads them): "
                 f"{listing(self.rare_regulators)}"
             )
         if self.lineage_regulators:
             lines.append(
-                f"of genes not read, {len(self.lineage_regulators):,} are regulators known for a lineage (always=[...] reads them): "
+                f"of genes not read, {len(self.lineage_regulators):,} are regulators known for a lineage (infer_grn(always=[...]) reads them): "
                 f"{listing(self.lineage_regulators)}"
             )
         lines.append("conditions " + "; ".join(f"{slot}: {what}" for slot, what in self.conditions.items()))
@@ -180,6 +180,7 @@ def read(
     warn_about(matrix, survey)
     columns = name_columns(matrix, options.gene_key)
     species, species_from = find_species(adata, columns, options.species, options.condition_keys)
+    warn_of_other_species(columns, species, species_from)
     match = match_genes(columns, label_index(matrix, options.gene_key), species, reference_data.genes)
     check_known(match, columns)
     kept, duplicates = drop_duplicates(match, survey)
@@ -191,7 +192,7 @@ def read(
     if not is_tf[chosen].any():
         raise ValueError(
             f"none of the {len(chosen):,} genes is a regulator ({species}, regulators={brief(options.regulators)}); pass "
-            'regulators="all" or a list of names, keep regulators in genes=, or check species='
+            'regulators="all" or a list of names (sccafm.infer_grn), keep regulators in genes=, or check species='
         )
     condition_ids, condition_words = read_conditions(adata, reference_data, species, options.condition_keys)
     lost = match.names[~match.is_known].astype(str)
@@ -333,6 +334,17 @@ def check_one_species(key: str, names: Iterable[object]) -> None:
             'at a time. Split cells and genes, e.g. by their prefix: human = adata[adata.obs["organism"] == "human", '
             'adata.var_names.str.startswith("GRCh38")].copy(), and infer each by itself'
         )
+
+
+def warn_of_other_species(columns: Mapping[str, Iterable[object]], species: str, species_from: str) -> None:
+    """Names that state a species (Ensembl ids, a genome's prefix) know better than a word does."""
+    for key, names in columns.items():
+        counts = count_species(names)
+        other = max(counts, key=counts.__getitem__)
+        if other != species and counts[other] > 0.5 * sum(1 for _ in names):
+            warn(
+                f"{key} names genes of the {other}, and {species_from} says {species}; pass species={other!r} if the names are right"
+            )
 
 
 def known_species(words: Iterable[object], origin: str) -> str:

@@ -13,6 +13,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from sccafm._io import BLOCK, blocks
+from sccafm._settings import logger
 from sccafm._text import warn
 from sccafm._torch import cosine_decay
 from sccafm.data.input import ModelInput
@@ -122,7 +123,24 @@ def adapt_efm(
             if watch.is_over(share):
                 break
         watch.finish()
-    return watch.best().eval().requires_grad_(False), watch.record()
+    record = watch.record()
+    if progress or not record["steps"]:
+        (logger.info if record["steps"] else warn)(told(record))
+    return watch.best().eval().requires_grad_(False), record
+
+
+def told(record: dict) -> str:
+    """What came of adapting, in a line."""
+    if not record["steps"]:
+        return "adapt= had time for no step: the embedding module stays as it was; give it more time"
+    if not record["scores"]:
+        return f"adapted in {record['steps']:,} steps; there were too few cells to hold any out, so that nothing judged them"
+    if not record["is_kept"]:
+        return (
+            f"adapting for {record['steps']:,} steps did not serve held-out cells: the embedding module stays as it was"
+        )
+    first, best = record["scores"][0], max(record["scores"])
+    return f"adapted: step {record['kept_step']:,} of {record['steps']:,} is kept (held-out cells: {first:.3f} before, {best:.3f} after)"
 
 
 def draw_cells(
@@ -186,8 +204,10 @@ class Watch:
         return self.efm
 
     def record(self) -> dict:
+        """Of the run card: numbers and lists of them, as h5ad holds them."""
         kept = self.steps if self.judge is None else self.kept
-        return {"steps": self.steps, "kept_step": kept, "held_out": self.found}
+        looked_at, scores = ([look[name] for look in self.found] for name in ("step", "score"))
+        return {"steps": self.steps, "kept_step": kept, "is_kept": kept > 0, "looked_at": looked_at, "scores": scores}
 
 
 def step(model: Model, efm: CausalEFM, optimizer: torch.optim.Optimizer, batch: tuple, settings: Adapt) -> None:

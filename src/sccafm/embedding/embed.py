@@ -254,6 +254,7 @@ def assemble(
         params=parameters(model, model_input, space, settings),
         model=model,
         anchor=space,
+        adapted=model.efm if settings["adapt"].get("is_kept") and isinstance(model.efm, CausalEFM) else None,
     )
 
 
@@ -313,9 +314,21 @@ def find_batches(adata, batch_key: str | None, is_used: bool) -> np.ndarray | No
     if not is_used:
         warn("batch_key has no effect with anchor=False and without adapt=; leave anchor= out")
         return None
+    missing = int(column.isna().sum())
     batches = column.astype(str).where(column.notna(), UNASSIGNED).to_numpy()
-    if len(set(batches)) < 2:
+    names, sizes = np.unique(batches, return_counts=True)
+    if len(names) < 2:
         raise ValueError(f"batch_key={batch_key!r} names a single batch, {batches[0]!r}; leave batch_key= out")
+    if sizes.max() == 1:
+        raise ValueError(
+            f"batch_key={batch_key!r} names a batch for every cell; give a column whose batches hold many cells each"
+        )
+    if missing:
+        warn(f"{missing:,} cells have no {batch_key!r}; they are corrected as one batch, {UNASSIGNED!r}")
+    if (sizes == 1).any():
+        warn(
+            f"{(sizes == 1).sum():,} batches of {batch_key!r} hold a single cell each (first: {names[sizes == 1][0]!r})"
+        )
     return batches
 
 

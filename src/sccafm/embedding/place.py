@@ -1,6 +1,7 @@
 """Other cells in an anchored space: they are read on its genes, passed through its model, and projected on its axes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sccafm._settings import logger
@@ -64,6 +65,8 @@ def place(
     )
     check_settings(batch_size, options)
     model = with_module(as_model(embedding.model if model is None else model, device))
+    if embedding.adapted is not None:
+        model = replace(model, efm=embedding.adapted.to(model.device))
     check_same_model(embedding, model)
     whole = prepare(adata, model, options)
     symbols = embedding.gene_table["symbol"]
@@ -80,9 +83,10 @@ def place(
 
 def check_same_model(embedding: Embedding, model: Model) -> None:
     made_by = embedding.params
-    if module_hash(model.embedding_module) != made_by["efm_hash"] or model.weights_hash != made_by["weights_hash"]:
-        mend = "the adapted model, Embedding.model of the run" if made_by["adapt"] else f"model={made_by['model']!r}"
-        raise ValueError(
-            f"the space was made by other weights (embedding module {made_by['efm_hash'][:16]}, here "
-            f"{module_hash(model.embedding_module)[:16]}); pass {mend}"
-        )
+    here = {"efm_hash": module_hash(model.embedding_module), "weights_hash": model.weights_hash}
+    for key, module in {"efm_hash": "embedding module", "weights_hash": "structure module"}.items():
+        if here[key] != made_by[key]:
+            raise ValueError(
+                f"the space was made by other weights ({module} {made_by[key][:16]}, here {here[key][:16]}); pass "
+                f"model={made_by['model']!r}, or the model of the run"
+            )

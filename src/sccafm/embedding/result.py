@@ -17,8 +17,11 @@ from sccafm.data.groups import ALL
 from sccafm.embedding.anchor import Anchor
 from sccafm.grn.annotation import storable
 from sccafm.model.model import Model
+from sccafm.model.weights import load_causal_efm, save_efm
+from sccafm.nn import CausalEFM
 
 FORMAT = 3
+ADAPTED = "adapted"  # folder of an adapted embedding module, beside the vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,7 @@ class Embedding:
     params: dict = field(repr=False)  # run card
     anchor: Anchor | None = field(default=None, repr=False)  # the space of `cells`; None with anchor=False
     model: Model | None = field(default=None, repr=False)  # what embedded them, adapted where that was asked for
+    adapted: CausalEFM | None = field(default=None, repr=False)  # the adapted embedding module, where one was kept
     adata: object = field(default=None, repr=False)  # the annotated copy, with copy=True
 
     def __len__(self) -> int:
@@ -48,6 +52,7 @@ class Embedding:
         return (
             f"Embedding of {len(self):,} cells ({self.cells.shape[1]} wide, {how}) and {len(self.gene_table):,} genes "
             f"({len(self.columns)} wide){groups}; {self.params['kind']} module of model {self.params['model']}"
+            f"{'' if self.adapted is None else ', adapted to these cells'}"
         )
 
     @cached_property
@@ -94,7 +99,8 @@ class Embedding:
         adata
             Other cells, with at least half of the genes that these were read on; of either species.
         model
-            The model that made this embedding; None: the one it holds, or after `sccafm.read_embedding` the bundled one.
+            The model that made this embedding; None: the one it holds, or after `sccafm.read_embedding` the bundled one. An adapted
+            embedding module is this embedding's own (`adapted`), in memory and in its folder.
         own_mean
             New cells depart from their own mean and not from that of this embedding's cells; where it was made with
             `batch_key`, they are then corrected as one batch more. That takes away what sets the two data sets apart, and is
@@ -164,6 +170,9 @@ class Embedding:
         if self.anchor is not None:
             arrays |= {"cells": self.cells.to_numpy()} | {f"anchor.{k}": v for k, v in self.anchor.arrays().items()}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        if self.adapted is not None:
+            (folder / ADAPTED).mkdir(exist_ok=True)
+            save_efm(folder / ADAPTED, self.adapted)
         labels = pd.DataFrame({"cell": self.cells.index.astype(str), "group": self.groups.array})
         write_table(labels, folder / "cells.parquet")
         write_table(self.gene_table.rename_axis("name").reset_index(), folder / "genes.parquet")
@@ -196,6 +205,7 @@ def read_embedding(folder: str | Path) -> Embedding:
     groups = labels["group"].astype("category").set_axis(cells).rename(header["groupby"])
     anchor = {k.removeprefix("anchor."): v for k, v in arrays.items() if k.startswith("anchor.")}
     zero_shot = cell_frame(arrays["zero_shot"], cells)
+    adapted = folder / ADAPTED
     return Embedding(
         cells=cell_frame(arrays["cells"], cells) if anchor else zero_shot,
         zero_shot=zero_shot,
@@ -206,6 +216,7 @@ def read_embedding(folder: str | Path) -> Embedding:
         columns=tuple(header["columns"]),
         params=header["params"],
         anchor=Anchor(**anchor) if anchor else None,
+        adapted=load_causal_efm(adapted) if adapted.is_dir() else None,
     )
 
 

@@ -92,7 +92,7 @@ class Model:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         copy_tables(self.files, partial)
-        save_sfm(partial / "models", self.sfm, self.vgae)
+        save_sfm(partial / "models", self.sfm, self.vgae, like=self.files["sfm_model"])
         self._copy_fitted(partial)
         copy_present(self.files, SFM_PICTURES, partial)
         if self.efm is not None:

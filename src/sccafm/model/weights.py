@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def load_efm(config_file: Path, weights_file: Path, vocab_size: int, num_conditi
         efm = CausalEFM(config, vocab_size) if kind == "causal_efm" else EFM(config, vocab_size, num_conditions)
     fill_module(efm, read_tensors(weights_file), weights_file)
     return efm
+
+
+def load_causal_efm(folder: Path) -> CausalEFM:
+    """An embedding module of this library from its two files alone, in evaluation mode; its own tensors tell the vocabulary's size."""
+    path = folder / "efm_model.safetensors"
+    with safe_open(path, "pt") as file:
+        names = file.keys()
+        vocab_size = file.get_slice("gene_vectors").get_shape()[0] if "gene_vectors" in names else 0
+    efm = load_efm(folder / "efm_config.json", path, vocab_size, 0)
+    if not isinstance(efm, CausalEFM):
+        raise ValueError(f"{folder} holds a published embedding module; one of this library was expected")
+    return efm.eval().requires_grad_(False)
 
 
 def save_efm(folder: Path, efm: EFM | CausalEFM) -> None:
@@ -115,12 +128,28 @@ def tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     return {prefix + key: t.detach().cpu().contiguous() for key, t in module.state_dict().items()}
 
 
-def save_sfm(folder: Path, sfm: SFM, vgae: VGAE | None) -> None:
-    """Write sfm_config.json and sfm_model.safetensors in the published form."""
+def save_sfm(folder: Path, sfm: SFM, vgae: VGAE | None, like: Path | None = None) -> None:
+    """Write sfm_config.json and sfm_model.safetensors in the published form.
+
+    Where the file `like` holds the same values under the same names, its bytes are copied: the weights then keep their hash, by which
+    networks, spaces and heads know them.
+    """
     head = VGAEConfig() if vgae is None else vgae.config
     write_json(folder / "sfm_config.json", {"sfm": dataclasses.asdict(sfm.config), "vgae": dataclasses.asdict(head)})
     weights = tensors(sfm, SFM_PREFIX) | ({} if vgae is None else tensors(vgae, VGAE_PREFIX))
-    save_file(weights, folder / "sfm_model.safetensors")
+    target = folder / "sfm_model.safetensors"
+    if like is not None and holds_the_same(like, weights):
+        shutil.copyfile(like, target)
+    else:
+        save_file(weights, target)
+
+
+def holds_the_same(file: Path, weights: Mapping[str, Tensor]) -> bool:
+    found = read_tensors(file)
+    return set(found) == set(weights) and all(
+        found[name].shape == tensor.shape and torch.equal(found[name].to(tensor.dtype), tensor)
+        for name, tensor in weights.items()
+    )
 
 
 def module_hash(module: torch.nn.Module) -> str:

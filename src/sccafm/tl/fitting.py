@@ -1,5 +1,6 @@
 """fit_head: a head is judged on groups that were held out, then fitted to all cells."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from sccafm.tl.heads import Head, Tuned
 from sccafm.tl.networks import Fit, Frozen, Settings
 from sccafm.tl.scores import fit_temperature, judged, make_folds
 from sccafm.tl.tuning import Finetune, Finetuned, read_finetune, training_bar
-from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
+from sccafm.tl.vectors import check_cells, embedding_hash, vectors, warn_of_unused
 
 KINDS, NETWORKS = ("classify", "regress"), ("linear", "mlp")
 
@@ -131,6 +132,9 @@ def fit_head(
     is_known = check_input(adata, settings, n_folds)
     obs = adata.obs[is_known]
     y, classes = read_target(obs[target], kind)
+    if classes and groups:
+        check_labels_of_groups(obs[target], obs[groups])
+    settings = dataclasses.replace(settings, labels=label_type(obs[target]) if classes else "text")
     folds = make_folds(obs, groups, n_folds, random_state)
     if finetune is None:
         warn_of_unused("without finetune=", options, model=model, grn=grn, batch_size=batch_size, device=device)
@@ -184,6 +188,7 @@ def cross_fit(learner: Frozen | Finetuned, y: Tensor, folds: np.ndarray, n_class
 
 def check_input(adata: AnnData, settings: Settings, n_folds: int) -> np.ndarray:
     """Which cells can be used: C bool."""
+    check_cells(adata)
     if settings.kind not in KINDS:
         raise ValueError(f'kind must be "classify" or "regress", got {settings.kind!r}')
     if settings.network not in NETWORKS:
@@ -220,14 +225,43 @@ def read_target(column: pd.Series, kind: str) -> tuple[Tensor, tuple[str, ...]]:
         codes, names = pd.factorize(column.astype(str), sort=True)
         if len(names) < 2:
             raise ValueError(f"{column.name!r} names a single label, {names[0]!r}; two are needed")
+        if pd.api.types.is_float_dtype(column) and (column % 1 != 0).any():
+            raise ValueError(
+                f'{column.name!r} holds numbers, such as {names[0]}, and no labels; for numbers: kind="regress"'
+            )
+        if len(names) == len(column):
+            raise ValueError(
+                f"{column.name!r} names another label for each of {len(column):,} cells; a label has to recur"
+            )
         return torch.from_numpy(codes), tuple(names)
     try:
         values = pd.to_numeric(column).to_numpy(dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise ValueError(f'{column.name!r} holds no numbers ({error}); for labels: kind="classify"') from error
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{column.name!r} holds {(~np.isfinite(values)).sum():,} values that are not finite; make them NaN to leave them out"
+        )
     if np.ptp(values) == 0:
         raise ValueError(f"{column.name!r} is {values[0]} in every cell; there is nothing to learn")
     return torch.from_numpy(values), ()
+
+
+def label_type(column: pd.Series) -> str:
+    """What labels were before they became text: `predict` writes them as they were."""
+    kinds = {"bool": pd.api.types.is_bool_dtype, "int": pd.api.types.is_integer_dtype}
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return next((name for name, holds in kinds.items() if holds(values)), "text")
+
+
+def check_labels_of_groups(labels: pd.Series, groups: pd.Series) -> None:
+    """A label that one group alone holds is never known while that group is held out."""
+    spread = groups.astype(str).groupby(labels.astype(str).to_numpy()).nunique()
+    if (spread == 1).all() and groups.nunique() > 1:
+        raise ValueError(
+            f"each label of {labels.name!r} is held by one group of {groups.name!r} alone, so that no held-out group can be judged; "
+            "leave groups= out, or name a column that parts the labels"
+        )
 
 
 def absent(y: Tensor, n_classes: int) -> Tensor:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sccafm._io import new_folder, whole_path, write_whole
-from sccafm.model.weights import load_efm, save_efm
+from sccafm.model.weights import load_causal_efm, save_efm
 from sccafm.nn import CausalEFM
 from sccafm.tl.networks import Fit, Settings, make_network, outputs
 from sccafm.tl.tuning import Finetune
@@ -60,6 +59,12 @@ class Head:
         if self.tuned is not None:
             read = f"{len(self.tuned.gene_ids):,} genes, embedding module fine-tuned for {self.tuned.finetune.epochs:g} epochs"
         return f"Head ({s.kind}, {s.network}) of {s.target!r} on {read}: over {across}, {measures}"
+
+    @property
+    def labels(self) -> list:
+        """`classes` as they stood in obs: text, whole numbers or booleans."""
+        read = {"int": int, "bool": {"True": True, "False": False}.__getitem__}.get(self.settings.labels, str)
+        return [read(name) for name in self.classes]
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Probabilities, C classes, or values, C."""
@@ -127,14 +132,8 @@ def read_settings(content: dict) -> Finetune:
 
 
 def read_tuned(folder: Path, content: dict) -> Tuned:
-    path = folder / "efm_model.safetensors"
-    with safe_open(path, "pt") as file:
-        vocab_size = file.get_slice("gene_vectors").get_shape()[0]
-    efm = load_efm(folder / "efm_config.json", path, vocab_size, 0)
-    if not isinstance(efm, CausalEFM):
-        raise ValueError(f"{folder} holds a published embedding module, which no head was fitted with")
     return Tuned(
-        efm.eval().requires_grad_(False), read_settings(content), np.array(content["gene_ids"]),
+        load_causal_efm(folder), read_settings(content), np.array(content["gene_ids"]),
         tuple(content["symbols"]), np.array(content["is_tf"]), content["preprocess"], content["weights_hash"],
         content["source"],
     )  # fmt: skip

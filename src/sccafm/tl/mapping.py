@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccafm.data.groups import ALL
+from sccafm._text import warn
+from sccafm.data.groups import ALL, UNASSIGNED
 from sccafm.embedding.result import Embedding, read_embedding
 from sccafm.model.validation import check_key
 
 N_NEIGHBORS = 15
+FAR, MANY = 0.99, 0.5  # of `ood`, and the share of the new cells above it that is said
 
 
 def map_to(adata: AnnData, reference: Embedding | str | Path, **settings) -> Embedding:
@@ -47,6 +49,7 @@ def annotate(
     labels: pd.Series | Sequence | None = None,
     *,
     n_neighbors: int = N_NEIGHBORS,
+    max_ood: float = 1.0,
     label_added: str = "sccafm_label",
     **settings,
 ) -> pd.DataFrame:
@@ -61,34 +64,62 @@ def annotate(
         vote. None: the groups that the reference was embedded with (``groupby=``).
     n_neighbors
         Voters of each cell.
+    max_ood
+        Cells that are more unusual than this, from 0 to 1, get no label: the reference may hold nothing of their kind. 1: all
+        are labelled.
     label_added
         Column of obs that is written.
 
     Returns
     -------
     DataFrame
-        Cells x labels: shares of the votes, in [0, 1]. In `adata` ``obs[label_added]`` (categorical) and
-        ``obs[label_added + "_share"]`` (float32, of the winner) beside what `map_to` writes.
+        Cells x labels: shares of the votes, in [0, 1]. In `adata` ``obs[label_added]`` (categorical),
+        ``obs[label_added + "_share"]`` (float32, of the winner) and ``obs[label_added + "_ood"]`` (float32: the share of the
+        reference's labelled cells that lie nearer to their own neighbours than this cell to its voters; near 1 means that the
+        reference holds nothing like it, or that another technology sets the two apart) beside what `map_to` writes.
 
     Raises
     ------
     ValueError
-        Fewer than two labels, or labels that do not fit the reference; what `map_to` raises.
+        Fewer than two labels, or labels that do not fit the reference; `n_neighbors` below 1, `max_ood` outside of 0 to 1; what
+        `map_to` raises.
     """
     check_key(label_added, "label_added")
+    if n_neighbors < 1 or not 0 <= max_ood <= 1:
+        raise ValueError(f"n_neighbors is 1 or more and max_ood from 0 to 1; got {n_neighbors} and {max_ood}")
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"expected an AnnData with the new cells, got {type(adata).__name__}: anndata.read_h5ad(path) reads a file"
+        )
     from sklearn.neighbors import NearestNeighbors
 
     reference = as_reference(reference)
     voters = reference_labels(reference, labels)
+    n_voters = int(voters.notna().sum())
+    if n_neighbors >= n_voters:
+        warn(
+            f"n_neighbors={n_neighbors:,}, and {n_voters:,} cells of the reference have a label: all cells get the same shares"
+        )
     placed = map_to(adata, reference, **settings)
     is_known = voters.notna().to_numpy()
     codes, names = pd.factorize(voters[is_known].astype(str), sort=True)
-    tree = NearestNeighbors(n_neighbors=min(n_neighbors, len(codes))).fit(reference.cells.to_numpy()[is_known])
-    near = codes[tree.kneighbors(placed.cells.to_numpy(), return_distance=False)]
-    shares = np.stack([(near == code).mean(1) for code in range(len(names))], axis=1)
+    known = reference.cells.to_numpy()[is_known]
+    tree = NearestNeighbors(n_neighbors=min(n_neighbors, len(codes))).fit(known)
+    distance, near = tree.kneighbors(placed.cells.to_numpy())
+    shares = np.stack([(codes[near] == code).mean(1) for code in range(len(names))], axis=1)
+    own = (
+        np.sort(tree.kneighbors()[0].mean(1)) if n_neighbors < len(codes) else np.zeros(0)
+    )  # of known cells, themselves left out
+    ood = np.searchsorted(own, distance.mean(1)) / max(len(own), 1)
+    if (ood > FAR).mean() > MANY:
+        warn(
+            f"{(ood > FAR).sum():,} of {len(ood):,} cells are farther from the reference than {FAR:.0%} of its own cells from each other: it may "
+            f"hold nothing of their kind, or the two differ as a whole (own_mean=True); see obs[{label_added + '_ood'!r}] and max_ood="
+        )
     named: Any = adata if placed.adata is None else placed.adata
-    named.obs[label_added] = pd.Categorical.from_codes(shares.argmax(1), list(names))
+    named.obs[label_added] = pd.Categorical.from_codes(np.where(ood > max_ood, -1, shares.argmax(1)), list(names))
     named.obs[f"{label_added}_share"] = shares.max(1).astype(np.float32)
+    named.obs[f"{label_added}_ood"] = ood.astype(np.float32)
     return pd.DataFrame(shares, placed.cells.index, list(names))
 
 
@@ -108,7 +139,11 @@ def reference_labels(reference: Embedding, labels: pd.Series | Sequence | None) 
     if labels is None:
         if reference.groups.name == ALL:
             raise ValueError("the reference has no groups to name cells by; pass labels=, or embed it with groupby=")
-        found = reference.groups
+        found = reference.groups.where(reference.groups != UNASSIGNED)
+    elif isinstance(labels, str):
+        raise ValueError(
+            f"labels={labels!r} is a text; pass the labels themselves, as reference_adata.obs[{labels!r}] is"
+        )
     elif isinstance(labels, pd.Series):
         series: Any = labels
         found = series.reindex(reference.cells.index)

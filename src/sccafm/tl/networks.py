@@ -39,6 +39,7 @@ class Settings:
     learning_rate: float = 0.05
     weight_decay: float = 0.05
     random_state: int = 0
+    labels: str = "text"  # what the labels are in obs: text, int or bool
 
 
 class Fit(NamedTuple):

@@ -18,7 +18,7 @@ from sccafm.model.model import Model
 from sccafm.model.validation import as_model, check_key, check_settings, forward_batch_size
 from sccafm.tl.cells import embed_cells
 from sccafm.tl.heads import Head, Tuned, read_head
-from sccafm.tl.vectors import embedding_hash, vectors, warn_of_unused
+from sccafm.tl.vectors import check_cells, embedding_hash, vectors, warn_of_unused
 
 
 @plain_torch()
@@ -75,6 +75,7 @@ def predict(
         No such vectors, another width, or vectors that another embedding module made; with `finetune` another structure
         module, fewer than half of the genes, or what `sccafm.embed` refuses.
     """
+    check_cells(adata)
     if key_added is not None:
         check_key(key_added)
     options = InputOptions(layer=layer, gene_key=gene_key, species=species, condition_keys=condition_keys)
@@ -97,7 +98,7 @@ def predict(
             model, head.tuned.efm.to(model.device), model_input, forward_batch_size(batch_size, model), progress
         )
     out = head.apply(x)
-    table = pd.DataFrame(out if out.ndim == 2 else out[:, None], adata.obs_names, list(head.classes) or ["value"])
+    table = pd.DataFrame(out if out.ndim == 2 else out[:, None], adata.obs_names, head.labels or ["value"])
     if not copy:
         annotate(adata, out, head, f"{head.settings.target}_predicted" if key_added is None else key_added)
     return table
@@ -108,7 +109,10 @@ def fitting_vectors(adata: AnnData, head: Head) -> np.ndarray:
     use_rep = str(head.settings.use_rep)
     x = vectors(adata, use_rep)
     if x.shape[1] != len(head.center):
-        raise ValueError(f"obsm[{use_rep!r}] is {x.shape[1]} wide, the head was fitted on {len(head.center)}")
+        raise ValueError(
+            f"obsm[{use_rep!r}] is {x.shape[1]} wide, the head was fitted on {len(head.center)}: these are vectors of another kind or space. "
+            "Anchored vectors: place these cells beside the head's, Embedding.place(adata)"
+        )
     found = embedding_hash(adata, use_rep)
     if head.embedding_hash and found and found != head.embedding_hash:
         raise ValueError(
@@ -130,7 +134,7 @@ def check_same_module(model: Model, tuned: Tuned) -> None:
 
 def annotate(adata: AnnData, out: np.ndarray, head: Head, key: str) -> None:
     if head.settings.kind == "classify":
-        adata.obs[key] = pd.Categorical.from_codes(out.argmax(1), list(head.classes))
+        adata.obs[key] = pd.Categorical.from_codes(out.argmax(1), head.labels)
         adata.obs[f"{key}_probability"] = out.max(1)
     else:
         adata.obs[key] = out

@@ -7,6 +7,15 @@ from sccafm._text import warn
 from sccafm.data.options import InputOptions
 
 
+def check_cells(adata) -> None:
+    """TypeError for what is no AnnData."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"expected an AnnData with vectors in obsm, got {type(adata).__name__}: anndata.read_h5ad(path) reads a file, and "
+            "Embedding.to_adata() has an embedding's vectors"
+        )
+
+
 def vectors(adata: AnnData, use_rep: str) -> np.ndarray:
     """C D, float32."""
     if use_rep not in adata.obsm:

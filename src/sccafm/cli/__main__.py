@@ -1,0 +1,5 @@
+"""``python -m sccafm.cli`` is the command ``sccafm``."""
+
+from sccafm.cli import main
+
+main()
