@@ -75,7 +75,7 @@ def fit_head(
         Field of obsm; not looked at with `finetune`.
     network
         "linear": penalised logistic or ridge regression, the penalty chosen by folds (of whole groups) of the cells that are fitted; or
-        "mlp" with one hidden layer.
+        "mlp" with one hidden layer, which learns as long as such folds gain by it.
     n_folds
         Folds of whole groups, at most one a group.
     random_state

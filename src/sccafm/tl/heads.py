@@ -103,6 +103,8 @@ def read_head(folder: str | Path) -> Head:
             f"{path} has the format {content.get('format')}, this version reads {FORMATS}; fit the head again"
         )
     tensors = load_file(folder / "head.safetensors")
+    for name in ("steps", "learning_rate"):  # heads of before had fixed ones
+        content["settings"].pop(name, None)
     settings, classes = Settings(**content["settings"]), tuple(content["classes"])
     network = make_network(settings, len(tensors["center"]), len(classes) or 1)
     network.load_state_dict({k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")})

@@ -1,5 +1,7 @@
 """The networks that read a label or a number from a cell's vector, and how they are fitted to vectors that stand still."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +23,9 @@ PENALTIES = (
     10.0,
     100.0,
 )  # of half the squared length of the weights, beside the mean error of a cell
-INNER_FOLDS, INNER_CELLS = 3, 2000  # by which the penalty of a linear head is chosen
+STEPS = (40, 80, 150, 300)  # of a small network, among which its training ends
+LEARNING_RATE, DECAY = 3e-3, 1.0  # of a small network; chosen on studies of the training corpus
+INNER_FOLDS, INNER_CELLS = 3, 2000  # by which either is chosen
 MOST_SURPRISE = 10.0  # nats that one cell may cost there, so that a label which a fold lacks does not decide
 
 
@@ -35,9 +39,7 @@ class Settings:
     use_rep: str | None  # None: the head has an embedding module of its own
     groups: str | None
     hidden: int = 64  # of a small network
-    steps: int = 150
-    learning_rate: float = 0.05
-    weight_decay: float = 0.05
+    weight_decay: float = 0.05  # of the head while it is trained with an embedding module
     random_state: int = 0
     labels: str = "text"  # what the labels are in obs: text, int or bool
 
@@ -47,7 +49,7 @@ class Fit(NamedTuple):
 
     network: Any  # nn.Module
     center: Tensor  # D
-    scale: Tensor  # D; the same for all axes of a linear head
+    scale: Tensor  # D; the same for all axes
     efm: CausalEFM | None = None
 
 
@@ -63,7 +65,7 @@ class Frozen:
     settings, n_classes
         0 classes for numbers.
     groups
-        C names that are not to be parted where the penalty is chosen.
+        C names that are not to be parted where the firmness of a head is chosen.
     """
 
     def __init__(self, x: np.ndarray, y: Tensor, settings: Settings, n_classes: int, groups: np.ndarray | None = None):
@@ -86,63 +88,79 @@ def make_network(settings: Settings, width: int, outputs: int) -> Any:
 
 
 def fit(x: np.ndarray, y: Tensor, settings: Settings, n_classes: int, groups: np.ndarray | None = None) -> Fit:
-    """A network on vectors; labels count alike, however rare."""
-    if settings.network == "linear":
-        return fit_linear(x, y, settings, n_classes, groups)
-    center, scale = torch.from_numpy(x.mean(0)), torch.from_numpy(np.maximum(x.std(0), 1e-6))
-    z = (torch.from_numpy(x) - center) / scale
+    """A head on vectors; labels count alike, however rare.
+
+    All axes are divided by one number, their root-mean-square standard deviation: an axis along which cells hardly differ counts as
+    little as it does between the cells. How firmly a head is held (its penalty, or how long a small network learns) is chosen by the error on
+    folds of these cells: with fewer cells than axes it would else fit what is noise.
+    """
+    x = x.astype(np.float64)
+    center, scale = x.mean(0), max(np.sqrt(x.var(0).mean()), 1e-6)
+    z, firmness = (x - center) / scale, PENALTIES if settings.network == "linear" else STEPS
+    learn = linear if settings.network == "linear" else small_network
+    kept = np.sort(np.random.default_rng(settings.random_state).permutation(len(z))[:INNER_CELLS])
+    chosen = choose(learn, firmness, z[kept], y[kept], settings, n_classes, None if groups is None else groups[kept])
+    network = learn(z, y, settings, n_classes, (firmness[chosen],))[0]
+    return Fit(network, torch.from_numpy(center).float(), torch.full((z.shape[1],), float(scale)))
+
+
+def choose(
+    learn: Callable,
+    firmness: tuple,
+    z: np.ndarray,
+    y: Tensor,
+    settings: Settings,
+    n_classes: int,
+    groups: np.ndarray | None,
+) -> int:
+    """Which firmness has the least error on held-out folds: cross-entropy, labels counting alike, or squares."""
+    is_grouped = groups is not None and len(np.unique(groups)) > 1
+    obs = pd.DataFrame({"group": groups}, index=range(len(z)))
+    folds = make_folds(obs, "group" if is_grouped else None, INNER_FOLDS, 0)
+    errors = np.zeros(len(firmness))
+    for fold in np.unique(folds):
+        held = folds == fold
+        if held.all():
+            continue
+        for i, network in enumerate(learn(z[~held], y[~held], settings, n_classes, firmness)):
+            with torch.inference_mode():
+                out = network(torch.from_numpy(z[held]).float()).double().numpy()
+            errors[i] += error(out, y[held].numpy(), n_classes)
+    return int(errors.argmin())
+
+
+def small_network(z: np.ndarray, y: Tensor, settings: Settings, n_classes: int, steps: tuple) -> list[nn.Module]:
+    """By AdamW over all cells at once, as it is after each of these numbers of steps."""
+    x, found = torch.from_numpy(z).float(), []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.random_state)
-        network = make_network(settings, x.shape[1], n_classes or 1)
+        network = make_network(settings, z.shape[1], n_classes or 1)
         if not n_classes:  # the bias begins at the mean
             network[-1].bias.data.fill_(y.mean())
         weight = (1 / torch.bincount(y, minlength=n_classes).clamp_min(1)).float() if n_classes else None
-        optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=DECAY)
         spread = None if n_classes else y.var().clamp_min(1e-12)
-        for _ in range(settings.steps):
-            out = network(z)
+        for step in range(1, max(steps) + 1):
+            out = network(x)
             loss = F.cross_entropy(out, y, weight) if n_classes else (out[:, 0] - y).square().mean() / spread
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return Fit(network.eval(), center, scale)
+            if step in steps:
+                found.append(copy.deepcopy(network).eval())
+    return found
 
 
-def fit_linear(x: np.ndarray, y: Tensor, settings: Settings, n_classes: int, groups: np.ndarray | None) -> Fit:
-    """Logistic or ridge regression, its penalty chosen by the error on folds of these cells.
-
-    All axes are divided by one number, their root-mean-square standard deviation: an axis along which cells hardly differ counts as
-    little as it does between the cells. With fewer cells than axes a head would else fit what is noise.
-    """
-    x, labels = x.astype(np.float64), y.numpy()
-    center, scale = x.mean(0), max(np.sqrt(x.var(0).mean()), 1e-6)
-    z = (x - center) / scale
-    kept = np.sort(np.random.default_rng(settings.random_state).permutation(len(z))[:INNER_CELLS])
-    penalty = choose_penalty(z[kept], labels[kept], settings, n_classes, None if groups is None else groups[kept])
-    weight, bias = regression(z, labels, penalty, n_classes)
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
-        network = nn.Linear(z.shape[1], n_classes or 1)
-    network.weight.data, network.bias.data = (torch.from_numpy(found).float() for found in (weight, bias))
-    return Fit(network.eval(), torch.from_numpy(center).float(), torch.full((z.shape[1],), float(scale)))
-
-
-def choose_penalty(
-    z: np.ndarray, y: np.ndarray, settings: Settings, n_classes: int, groups: np.ndarray | None
-) -> float:
-    """The one of `PENALTIES` with the least error on held-out folds: cross-entropy, labels counting alike, or squares."""
-    is_grouped = groups is not None and len(np.unique(groups)) > 1
-    folds = make_folds(
-        pd.DataFrame({"group": groups}, index=range(len(z))), "group" if is_grouped else None, INNER_FOLDS, 0
-    )
-    errors = np.zeros(len(PENALTIES))
-    for fold in np.unique(folds):
-        held = folds == fold
-        if held.all() or not held.any():
-            continue
-        for i, penalty in enumerate(PENALTIES):
-            weight, bias = regression(z[~held], y[~held], penalty, n_classes)
-            errors[i] += error(z[held] @ weight.T + bias, y[held], n_classes)
-    return PENALTIES[int(errors.argmin())]
+def linear(z: np.ndarray, y: Tensor, settings: Settings, n_classes: int, penalties: tuple) -> list[nn.Module]:
+    """Logistic or ridge regression with each of these penalties."""
+    found = []
+    for penalty in penalties:
+        weight, bias = regression(z, y.numpy(), penalty, n_classes)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+            network = make_network(settings, z.shape[1], n_classes or 1)
+        network.weight.data, network.bias.data = (torch.from_numpy(part).float() for part in (weight, bias))
+        found.append(network.eval())
+    return found
 
 
 def regression(z: np.ndarray, y: np.ndarray, penalty: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
