@@ -44,12 +44,26 @@ def whole_path(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; an OSError that names it, and what mends it, where that cannot be."""
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise type(error)(
+                error.errno,
+                f"{folder} cannot be made ({os.strerror(error.errno or 0)}); name a folder below one that is there",
+            ) from error
+
+
 def new_folder(folder: str | Path) -> Path:
     """A folder to write to, made if it is absent; ValueError where something stands in it."""
     folder = whole_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty; give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise ValueError(
+            f"{folder} is not empty; give a new folder" if folder.is_dir() else f"{folder} is a file; give a new folder"
+        )
+    make_folder(folder)
     return folder
 
 
@@ -101,7 +115,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
     """`write_whole` in a folder that is made if it is absent."""
     path = whole_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, write)
 
 

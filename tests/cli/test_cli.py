@@ -329,3 +329,15 @@ def test_warnings_are_one_line_without_a_place():
 )
 def test_advice_is_in_words_of_the_command_line(message, told):
     assert as_options(message, COMMANDS[("infer",)]) == told
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of genes that share a token
+def test_embedding_from_file_to_folder_checks_the_folder_first(tmp_path, capsys, monkeypatch):
+    cells = sccafm.datasets.pbmc3k()[:12].copy()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="cells.h5ad/out cannot be made"):
+        patch.setattr(sccafm, "embed", None)
+        main(["embed", f"--input={tmp_path}/cells.h5ad", f"--out={tmp_path}/cells.h5ad/out"])
+    main(["embed", f"--input={tmp_path}/cells.h5ad", f"--out={tmp_path}/out", "--adapt", "0.01 minutes"])
+    assert "written to" in capsys.readouterr().out
+    assert len(sccafm.read_embedding(tmp_path / "out")) == 12

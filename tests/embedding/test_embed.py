@@ -143,6 +143,11 @@ def test_vectors_come_back_from_a_folder(expected, tmp_path):
     assert_same(found, expected)
     assert found.params == expected.params
     pd.testing.assert_frame_equal(found.genes, expected.genes, check_exact=True)
+    with pytest.raises(
+        NotADirectoryError, match="cells.h5ad/out cannot be made .*name a folder below one that is there"
+    ):
+        (tmp_path / "cells.h5ad").touch()
+        found.write(tmp_path / "cells.h5ad/out")
     with pytest.raises(ValueError, match="is not empty; give a new folder"):
         expected.write(tmp_path / "e")
     with pytest.raises(FileNotFoundError, match="holds no embedding: it has no embedding.json"):

@@ -6,6 +6,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from sccafm._io import new_folder
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -191,9 +193,8 @@ def run_infer(options: Infer) -> None:
 def run_embed(options: Embed) -> None:
     import sccafm
 
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise ValueError(f"{options.out} is not empty; give a new folder")
     adata = read_cells(options.input)
+    new_folder(options.out)  # before the cells are embedded, which takes long
     with contextlib.redirect_stdout(sys.stderr):
         found = sccafm.embed(adata, options.model, **settings_of(options, ("adapt", "batch_key", "anchor", "harmony")))
         found.write(options.out)

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from sccafm._docs import shared_parameters
-from sccafm._io import digest, disk_errors, whole_path
+from sccafm._io import digest, disk_errors, make_folder, whole_path
 from sccafm._parallel import check_jobs, choose_jobs
 from sccafm._settings import logger
 from sccafm._text import warn
@@ -226,8 +226,7 @@ def new_work(store: str | Path) -> Path:
     folder = whole_path(store)
     if folder.exists() and (not folder.is_dir() or any(path.name != "work" for path in folder.iterdir())):
         raise ValueError(f"store={str(store)!r} is not empty and holds no embedding; give a new folder")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder / "work"
 
 

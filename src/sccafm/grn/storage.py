@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from sccafm._io import disk_errors, whole_path, write_table, write_whole
+from sccafm._io import disk_errors, make_folder, whole_path, write_table, write_whole
 
 FORMAT = 6
 PART_CELLS = 500  # cells of one part
@@ -227,7 +227,7 @@ class Store:
         elif self.folder.exists() and any(path.suffix != ".partial" for path in self.folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} is not empty and holds no networks; give a new folder")
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self._write_header(complete=False)  # first: a run interrupted while the tables are written resumes too
         for name in ("parts", "arrays"):
             (self.folder / name).mkdir(exist_ok=True)
