@@ -358,6 +358,7 @@ def section(kept: dict) -> list[str]:
         text += ["### Within studies", f"Means over {len(studies)} studies.", table(measures.reset_index())]
         text += [
             gap(rows, "study", "anchored", "HVG-PCA"),
+            gap(rows, "study", "anchored", "centred PCA, unit length"),
             "Balanced accuracy of kNN, by study:",
             table(wide(rows, ["study"])),
         ]
