@@ -122,6 +122,7 @@ def test_a_module_that_knows_the_state_guesses_the_other_half_better(ours, toy_a
     assert is_better(good, bad)
     assert not is_better(bad, good)
     assert not is_better(good, good)
+    assert not is_better(good + 1e-12, good)  # rounding is no gain
 
 
 def test_halves_of_the_molecules_add_up():

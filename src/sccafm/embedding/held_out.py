@@ -10,12 +10,13 @@ import torch
 
 from sccafm.data.input import ModelInput
 from sccafm.data.tokenizer import tokenize
-from sccafm.embedding.anchor import COMPONENTS, GENE_POWER, MODEL_POWER, POWER, axes, join, unit
+from sccafm.embedding.anchor import COMPONENTS, GENE_POWER, MODEL_COMPONENTS, MODEL_POWER, POWER, axes, join, unit
 from sccafm.model.model import Model
 from sccafm.nn import CausalEFM
 
 HELD, SEEN, GENES = 100, 200, 512  # cells that are held out and that guess, at most; genes
 N_NEIGHBORS, PASS = 10, 16
+LEAST_GAIN = 1e-6  # of a score between -1 and 1
 PRIOR_CELLS = 5.0  # a batch's mean is drawn to that of all cells as if so many of them were its own
 
 
@@ -70,7 +71,7 @@ class HeldOut:
         efm.train(was_training)
         z = torch.cat(found).numpy().astype(np.float64)
         z -= batch_means(z, self.codes)[self.codes]
-        x = join(self.own, z @ axes(z, z.shape[1], MODEL_POWER))
+        x = join(self.own, z @ axes(z, MODEL_COMPONENTS, MODEL_POWER))
         held, seen = x[: self.n_held], x[self.n_held :]
         near = np.argsort(-held @ seen.T, axis=1, kind="stable")[:, :N_NEIGHBORS]
         guess = unit(self.rest[self.n_held :][near].mean(1))
@@ -78,9 +79,9 @@ class HeldOut:
 
 
 def is_better(new: np.ndarray, old: np.ndarray) -> bool:
-    """Whether paired scores rose by more than their standard error."""
+    """Whether paired scores rose by more than their standard error, and by more than rounding."""
     gap = new - old
-    return bool(gap.mean() > gap.std(ddof=1) / np.sqrt(len(gap)))
+    return bool(gap.mean() > max(gap.std(ddof=1) / np.sqrt(len(gap)), LEAST_GAIN))
 
 
 def chosen_genes(is_tf: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

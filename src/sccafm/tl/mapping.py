@@ -14,7 +14,7 @@ from sccafm.embedding.result import Embedding, read_embedding
 from sccafm.model.validation import check_key
 
 N_NEIGHBORS = 15
-FAR, MANY = 0.99, 0.5  # of `ood`, and the share of the new cells above it that is said
+FAR, MANY = 0.95, 0.5  # of `ood`, and the share of the new cells above it that is said
 
 
 def map_to(adata: AnnData, reference: Embedding | str | Path, **settings) -> Embedding:
@@ -74,9 +74,9 @@ def annotate(
     -------
     DataFrame
         Cells x labels: shares of the votes, in [0, 1]. In `adata` ``obs[label_added]`` (categorical),
-        ``obs[label_added + "_share"]`` (float32, of the winner) and ``obs[label_added + "_ood"]`` (float32: the share of the
-        reference's labelled cells that lie nearer to their own neighbours than this cell to its voters; near 1 means that the
-        reference holds nothing like it, or that another technology sets the two apart) beside what `map_to` writes.
+        ``obs[label_added + "_share"]`` (float32, of the winner) and ``obs[label_added + "_ood"]`` (float32, by
+        zero-shot vectors: the share of the reference's labelled cells that lie nearer to their own neighbours than this cell to
+        those nearest to it; near 1 means that the reference holds nothing like it, or that another technology sets the two apart) beside what `map_to` writes.
 
     Raises
     ------
@@ -103,14 +103,10 @@ def annotate(
     placed = map_to(adata, reference, **settings)
     is_known = voters.notna().to_numpy()
     codes, names = pd.factorize(voters[is_known].astype(str), sort=True)
-    known = reference.cells.to_numpy()[is_known]
-    tree = NearestNeighbors(n_neighbors=min(n_neighbors, len(codes))).fit(known)
-    distance, near = tree.kneighbors(placed.cells.to_numpy())
-    shares = np.stack([(codes[near] == code).mean(1) for code in range(len(names))], axis=1)
-    own = (
-        np.sort(tree.kneighbors()[0].mean(1)) if n_neighbors < len(codes) else np.zeros(0)
-    )  # of known cells, themselves left out
-    ood = np.searchsorted(own, distance.mean(1)) / max(len(own), 1)
+    tree = NearestNeighbors(n_neighbors=min(n_neighbors, len(codes))).fit(reference.cells.to_numpy()[is_known])
+    near = codes[tree.kneighbors(placed.cells.to_numpy(), return_distance=False)]
+    shares = np.stack([(near == code).mean(1) for code in range(len(names))], axis=1)
+    ood = unusual(reference.zero_shot.to_numpy()[is_known], placed, n_neighbors)
     if (ood > FAR).mean() > MANY:
         warn(
             f"{(ood > FAR).sum():,} of {len(ood):,} cells are farther from the reference than {FAR:.0%} of its own cells from each other: it may "
@@ -121,6 +117,23 @@ def annotate(
     named.obs[f"{label_added}_share"] = shares.max(1).astype(np.float32)
     named.obs[f"{label_added}_ood"] = ood.astype(np.float32)
     return pd.DataFrame(shares, placed.cells.index, list(names))
+
+
+def unusual(known: np.ndarray, placed: Embedding, n_neighbors: int) -> np.ndarray:
+    """Share of known cells that lie nearer to their own neighbours than each placed cell to its nearest ones: C in [0, 1].
+
+    By the module's own vectors: an anchored space has no room for what its cells do not differ in, and holds a new kind of cell
+    among the known ones. Where placed cells depart from their own mean, they do so here too.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    z = placed.zero_shot.to_numpy()
+    if placed.params.get("own_mean"):
+        z = z - z.mean(0) + known.mean(0)
+    k = min(n_neighbors, len(known) - 1)
+    tree = NearestNeighbors(n_neighbors=k).fit(known)
+    own = np.sort(tree.kneighbors()[0].mean(1))  # each left out of its own neighbours
+    return np.searchsorted(own, tree.kneighbors(z)[0].mean(1)) / len(own)
 
 
 def as_reference(reference) -> Embedding:
