@@ -76,7 +76,8 @@ def annotate(
         Cells x labels: shares of the votes, in [0, 1]. In `adata` ``obs[label_added]`` (categorical),
         ``obs[label_added + "_share"]`` (float32, of the winner) and ``obs[label_added + "_ood"]`` (float32, by
         zero-shot vectors: the share of the reference's labelled cells that lie nearer to their own neighbours than this cell to
-        those nearest to it; near 1 means that the reference holds nothing like it, or that another technology sets the two apart) beside what `map_to` writes.
+        those nearest to it; near 1 means that the reference holds nothing like it, or that another technology sets the two
+        apart) beside what `map_to` writes.
 
     Raises
     ------
