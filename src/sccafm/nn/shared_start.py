@@ -19,7 +19,7 @@ from sccafm.nn.layers import Backbone, Block
 from sccafm.types import Tokens
 
 MOST_EXPRESSED = 0.35  # share of the genes above which attention as it is takes less time
-LEAST_LEFT = 0.05  # share of the constant sum below which a difference of sums has lost too many digits
+LEAST_LEFT = 0.5  # share of the constant sum below which a difference of sums has lost too many digits
 ROWS = 128  # queries at once
 
 

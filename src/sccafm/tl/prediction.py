@@ -75,9 +75,9 @@ def predict(
         No such vectors, another width, or vectors that another embedding module made; with `finetune` another structure
         module, fewer than half of the genes, or what `sccafm.embed` refuses.
     """
-    check_cells(adata)
     if key_added is not None:
         check_key(key_added)
+    check_cells(adata)
     options = InputOptions(layer=layer, gene_key=gene_key, species=species, condition_keys=condition_keys)
     head = head if isinstance(head, Head) else read_head(head)
     if head.tuned is None:
