@@ -471,20 +471,10 @@ def test_labels_come_back_as_they_were():
     [
         (np.linspace(0, 1, 60), {}, ValueError, 'holds numbers, such as .*kind="regress"'),
         ([f"c{i}" for i in range(60)], {}, ValueError, "names another label for each of 60 cells"),
-        (
-            np.where(np.arange(60) == 3, np.inf, 1.0 * np.arange(60)),
-            {"kind": "regress"},
-            ValueError,
-            "1 values that are not finite",
-        ),
-        (
-            [f"label {i % 6}" for i in range(60)],
-            {"groups": "donor"},
-            ValueError,
-            "is held by one group of 'donor' alone",
-        ),
+        (np.where(np.arange(60) == 3, np.inf, np.arange(60.0)), {"kind": "regress"}, ValueError, "1 values that are not finite"),
+        ([f"label {i % 6}" for i in range(60)], {"groups": "donor"}, ValueError, "is held by one group of 'donor' alone"),
     ],
-)
+)  # fmt: skip
 def test_targets_that_nothing_can_be_learned_from(column, settings, error, told):
     adata = cells(60)
     adata.obs["odd"] = column
@@ -492,7 +482,7 @@ def test_targets_that_nothing_can_be_learned_from(column, settings, error, told)
         tl.fit_head(adata, "odd", **settings)
 
 
-def test_a_path_is_no_anndata(tmp_path):
+def test_a_path_is_no_anndata():
     for call in (
         lambda: tl.fit_head("cells.h5ad", "stimulus"),
         lambda: tl.predict("cells.h5ad", tl.fit_head(cells(), "stimulus")),

@@ -60,7 +60,7 @@ class Frozen:
     settings, n_classes
         0 classes for numbers.
     groups
-        C names that are not to be parted where the firmness of a head is chosen.
+        C names that are not to be parted where the regularisation of a head is chosen.
     """
 
     def __init__(self, x: np.ndarray, y: Tensor, settings: Settings, n_classes: int, groups: np.ndarray | None = None):
@@ -86,38 +86,38 @@ def fit(x: np.ndarray, y: Tensor, settings: Settings, n_classes: int, groups: np
     """A head on vectors; labels count alike, however rare.
 
     All axes are divided by one number, their root-mean-square standard deviation: an axis along which cells hardly differ counts as
-    little as it does between the cells. How firmly a head is held (its penalty, or how long a small network learns) is chosen by the error on
+    little as it does between the cells. Its regularisation (a penalty, or how long a small network learns) is chosen by the error on
     folds of these cells: with fewer cells than axes it would else fit what is noise.
     """
     x = x.astype(np.float64)
     center, scale = x.mean(0), max(np.sqrt(x.var(0).mean()), 1e-6)
-    z, firmness = (x - center) / scale, PENALTIES if settings.network == "linear" else STEPS
+    z, strengths = (x - center) / scale, PENALTIES if settings.network == "linear" else STEPS
     learn = linear if settings.network == "linear" else small_network
     kept = np.sort(np.random.default_rng(settings.random_state).permutation(len(z))[:INNER_CELLS])
-    chosen = choose(learn, firmness, z[kept], y[kept], settings, n_classes, None if groups is None else groups[kept])
-    network = learn(z, y, settings, n_classes, (firmness[chosen],))[0]
+    chosen = choose(learn, strengths, z[kept], y[kept], settings, n_classes, None if groups is None else groups[kept])
+    network = learn(z, y, settings, n_classes, (strengths[chosen],))[0]
     return Fit(network, torch.from_numpy(center).float(), torch.full((z.shape[1],), float(scale)))
 
 
 def choose(
     learn: Callable,
-    firmness: tuple,
+    strengths: tuple,
     z: np.ndarray,
     y: Tensor,
     settings: Settings,
     n_classes: int,
     groups: np.ndarray | None,
 ) -> int:
-    """Which firmness has the least error on held-out folds: cross-entropy, labels counting alike, or squares."""
+    """Which regularisation has the least error on held-out folds: cross-entropy, labels counting alike, or squares."""
     is_grouped = groups is not None and len(np.unique(groups)) > 1
     obs = pd.DataFrame({"group": groups}, index=range(len(z)))
     folds = make_folds(obs, "group" if is_grouped else None, INNER_FOLDS, 0)
-    errors = np.zeros(len(firmness))
+    errors = np.zeros(len(strengths))
     for fold in np.unique(folds):
         held = folds == fold
         if held.all():
             continue
-        for i, network in enumerate(learn(z[~held], y[~held], settings, n_classes, firmness)):
+        for i, network in enumerate(learn(z[~held], y[~held], settings, n_classes, strengths)):
             with torch.inference_mode():
                 out = network(torch.from_numpy(z[held]).float()).double().numpy()
             errors[i] += error(out, y[held].numpy(), n_classes)
@@ -171,7 +171,7 @@ def regression(z: np.ndarray, y: np.ndarray, penalty: float, n_classes: int) -> 
     if len(present) == 1:
         bias[present] = 0.0
         return weight, bias
-    with warnings.catch_warnings():  # a fit that is firm enough to be chosen has converged
+    with warnings.catch_warnings():  # a penalty that is worth choosing lets the fit converge
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = LogisticRegression(C=1 / (penalty * len(z)), class_weight="balanced", max_iter=500).fit(z, y)
     coefficients, intercepts = found.coef_, found.intercept_
