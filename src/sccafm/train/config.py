@@ -8,6 +8,8 @@ from typing import Any, Literal
 from sccafm.losses.embedding import EFMWeights, Views
 from sccafm.nn import CausalEFMConfig, SFMConfig, VGAEConfig
 
+COMPONENTS = 128  # of the corpus in an embedding module
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -52,6 +54,33 @@ class EvidenceWeights:
     """The target varies between cell states and has many known regulators: popularity in response."""
     regulator_activity: float = 1.7
     """The regulator stands above its usual level."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """How far scores go from those of the usual cell, beside what a trained model's do (`init`); all 1: the evidence teaches instead.
+
+    `sccafm.train.amplified` has the formula.
+    """
+
+    regulator: float = 1.0
+    """Level of each regulator in the cell beside its level in the usual cell."""
+    target: float = 1.0
+    """The same of each target."""
+    pair: float = 1.0
+    """What is left of the departure once both levels are taken away."""
+    usual: float = 1.0
+    """What is kept of the levels that regulators and targets have in the usual cell: popularity."""
+    cells: int = 1
+    """Nearest cells, itself among them, over which the departure is averaged."""
+
+    def __post_init__(self):
+        if self.cells < 1:
+            raise ValueError(f"gains.cells must be at least 1, got {self.cells}")
+
+    @property
+    def is_on(self) -> bool:
+        return self != Gains()
 
 
 @dataclass(frozen=True)
@@ -110,6 +139,10 @@ def default_sfm() -> SFMConfig:
 
 def default_vgae() -> VGAEConfig:
     return VGAEConfig(hidden_dim=32, dropout=0.0)
+
+
+def default_efm() -> CausalEFMConfig:
+    return CausalEFMConfig(components=COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -203,6 +236,7 @@ class TrainSFM(RunConfig):
     """"known": new weights start from what is known of the genes; "random": from chance, for ablations."""
     weights: LossWeights = field(default_factory=LossWeights)
     evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
+    gains: Gains = field(default_factory=Gains)
     sfm: SFMConfig = field(default_factory=default_sfm)
     vgae: VGAEConfig = field(default_factory=default_vgae)
 
@@ -231,7 +265,7 @@ class TrainEFM(RunConfig):
     checkpoint_every: int = 250
     weights: EFMWeights = field(default_factory=EFMWeights)
     views: Views = field(default_factory=Views)
-    efm: CausalEFMConfig = field(default_factory=CausalEFMConfig)
+    efm: CausalEFMConfig = field(default_factory=default_efm)
 
 
 def holds_contexts(config: TrainSFM) -> bool:

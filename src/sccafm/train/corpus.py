@@ -32,10 +32,15 @@ class Batch:
     activity: Tensor  # C G in [0, 1), level in cells like this one beside the usual level: 0.5 where they are equal
     programme: Tensor | None  # C M, rows sum to 1; absent where a trained model goes on
     dataset: str
+    whole: (
+        Tensor | None
+    )  # C k G, expression of each cell and its nearest ones before counts are thinned; absent without gains
+    usual: Tensor  # G, the genes' usual levels in the species
 
     def to(self, device) -> "Batch":
-        programme = None if self.programme is None else self.programme.to(device)
-        return Batch(self.tokens.to(device), self.activity.to(device), programme, self.dataset)
+        programme, whole = (None if x is None else x.to(device) for x in (self.programme, self.whole))
+        tokens, activity, usual = (x.to(device) for x in (self.tokens, self.activity, self.usual))
+        return Batch(tokens, activity, programme, self.dataset, whole, usual)
 
 
 class Corpus:
@@ -134,7 +139,13 @@ class Corpus:
             share = self.config.programme_share
             programme = torch.from_numpy(self.programmes.assign(dataset, cells))
             programme = share * programme + (1 - share) / programme.shape[1]
-        return Batch(tokens, activity, programme, dataset.name)
+        whole = None
+        if self.config.gains.is_on:
+            near = dataset.neighbors[cells, : self.config.gains.cells]  # itself first
+            values = expression_of(dataset.counts[near.ravel()], dataset.columns[genes])
+            whole = torch.from_numpy(values.reshape(*near.shape, -1))
+        usual = torch.from_numpy(usual.astype(np.float32))
+        return Batch(tokens, activity, programme, dataset.name, whole, usual)
 
 
 def number_of_factors(config: Any) -> int:
@@ -156,11 +167,16 @@ def draw_tokens(
     counts = dataset.counts[cells]
     if part == "train" and rng.random() < config.thin:
         counts = thin(rng, counts, rng.uniform(0.3, 1.0))
-    expression = np.log1p(per_ten_thousand(counts)[:, dataset.columns[genes]].toarray())
+    expression = expression_of(counts, dataset.columns[genes])
     conditions = dataset.conditions[cells]
     if part == "train":
         conditions = np.where(rng.random(conditions.shape) < config.mask_conditions, 0, conditions)
     return tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions), cells, genes
+
+
+def expression_of(counts: sparse.csr_matrix, columns: np.ndarray) -> np.ndarray:
+    """Log1p of counts per 10,000: C G float32."""
+    return np.log1p(per_ten_thousand(counts)[:, columns].toarray()).astype(np.float32)
 
 
 def smoothed(dataset: DataSet, cells: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from sccafm.nn.sfm import Routing
 from sccafm.reference.bundle import ReferenceData, read_reference_data
 from sccafm.reference.genes import Vocabulary
 from sccafm.reference.regulation import Regulation, read_regulation
+from sccafm.train import amplified
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
 from sccafm.train.config import TrainSFM, default_sfm, default_vgae, holds_contexts
@@ -40,7 +41,7 @@ class Trainer(nn.Module):
         super().__init__()
         self.config, self.sfm, self.vgae, self.evidence = config, sfm, vgae, evidence
         self.begun = None
-        if holds_contexts(config) and config.weights.context:
+        if needs_teacher(config):
             begun = copy.deepcopy(sfm).eval().requires_grad_(False)
             self.begun = (begun,)  # in a tuple: it is neither trained nor saved nor shared out between processes
         sfm.embedding.gene_embedding.weight.requires_grad_(not sfm.config.freeze_loaded_gene_embeddings)
@@ -53,7 +54,7 @@ class Trainer(nn.Module):
         regulator_mask = tokens.is_tf[0]  # the cells of a batch share their genes
         genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][regulator_mask]
         scores = factors.u[:, regulator_mask] @ factors.v.transpose(1, 2)  # C T G
-        evidence = self.evidence(regulators, genes, regulator_mask, batch.activity)
+        evidence = self.wanted(batch, regulators, genes, regulator_mask)
         is_pair = regulators[:, None] != genes
         elbo = losses.elbo(
             tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, self.config.min_scale
@@ -73,15 +74,25 @@ class Trainer(nn.Module):
         }
         return terms, routing
 
+    def wanted(self, batch: Batch, regulators: Tensor, genes: Tensor, regulator_mask: Tensor) -> Tensor:
+        """What teaches the scores, up to a constant: the evidence, or the scores of the model to start from, amplified."""
+        if not self.config.gains.is_on:
+            return self.evidence(regulators, genes, regulator_mask, batch.activity)
+        return amplified.wanted(self.teacher(batch.activity.device), batch, regulator_mask, self.config.gains)
+
+    def teacher(self, device) -> SFM:
+        assert self.begun is not None
+        return self.begun[0].to(device)
+
     def context(self, factors: Factors, batch: Batch) -> Tensor:
         """How far contexts are from the cells' programmes or, in a model that was trained before, from what they were.
 
         A trained model's contexts so keep their meaning, and the names that belong to them.
         """
         wanted = batch.programme
-        if self.begun is not None:
+        if self.begun is not None and holds_contexts(self.config):
             with torch.no_grad():
-                wanted = self.begun[0].to(factors.u.device)(batch.tokens).context()
+                wanted = self.teacher(factors.u.device)(batch.tokens).context()
         if wanted is None:
             return factors.u.new_zeros(())
         every = torch.ones_like(wanted[0], dtype=torch.bool)
@@ -133,6 +144,11 @@ class Trainer(nn.Module):
     def parts(self) -> Iterable[nn.Module]:
         """The encoder's blocks."""
         return list(self.sfm.backbone.layers)
+
+
+def needs_teacher(config: TrainSFM) -> bool:
+    """Whether the model to start from is asked in training."""
+    return config.gains.is_on or (holds_contexts(config) and config.weights.context > 0)
 
 
 @plain_torch()
@@ -197,6 +213,10 @@ def build(config: TrainSFM, files: dict[str, Path], reference_data: ReferenceDat
         if vgae is not None:
             warn_ignored("vgae", config.vgae, vgae.config, default_vgae())
         return sfm, vgae if vgae is not None else VGAE(config.vgae)
+    if config.gains.is_on:
+        raise ValueError(
+            "gains are for a trained model whose scores are amplified, and there is none; name it: --init MODEL_FOLDER"
+        )
     sfm = SFM(config.sfm, *sizes)
     function = read_tensors(files["vocab_tensors"])["embeddings"].numpy()
     vectors = gene_vectors(
