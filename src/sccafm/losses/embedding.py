@@ -94,13 +94,13 @@ def objective(
     shown, graph = views.taken(seen, factors, positions)
     is_hidden = is_hidden.gather(1, positions)
     embedded = efm(shown, graph, is_hidden)
-    one, other = embedded.cells.chunk(2)
+    one, other = embedded.learned.chunk(2)  # components need no teaching, and would answer most of the contrast
     hard = None
     if is_causal and graph is not None:
         first, own = shown[: len(tokens)], graph[: len(tokens)]
         lost = views.active_regulators(first, own, settings.knocked_out, settings.knocked_out_among)
         without = efm(views.knocked_out(first, own, lost), own, is_hidden[: len(tokens)])
-        hard = without.cells[:, None]
+        hard = without.learned[:, None]
     terms = {"cell": contrastive.cell_contrast(one, other, settings.temperature, hard, is_negative)}
     if weights.gene:
         terms["gene"] = gene_term(efm, seen, factors, embedded.genes, positions, settings)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sccafm.nn.components import Components
 from sccafm.nn.config import check_config
 from sccafm.nn.embedding import FLOAT32_EPS
 from sccafm.nn.layers import zero_padding
@@ -29,7 +30,9 @@ class CausalEFMConfig:
     num_layers: int = 1
     hidden_dim: int = 64  # of the layers' networks
     pool_heads: int = 8
-    cell_dim: int = 128  # width of a cell's embedding
+    cell_dim: int = 128  # width of what contrasts teach of a cell
+    components: int = 0  # of the corpus, which stand beside it in a cell's embedding
+    component_weight: float = 1.0  # length of their part beside that of the other
     head_dim: int = 32  # width of a gene's source and target vectors
     graph: str = "sfm"  # "shuffled" and "none" are for ablations
     species: tuple[int, int] = (0, 0)  # condition ids of human and mouse
@@ -40,8 +43,9 @@ class CausalEFMConfig:
 
 
 class Embedded(NamedTuple):
-    cells: Tensor  # C cell_dim, root mean square 1
+    cells: Tensor  # C (cell_dim + components), root mean square 1
     genes: Tensor  # C G D, 0 on padding
+    learned: Tensor  # C cell_dim, the part of the cells' vectors that contrasts teach; root mean square 1
 
 
 class CausalEFM(nn.Module):
@@ -75,6 +79,7 @@ class CausalEFM(nn.Module):
         self.layers = nn.ModuleList(MessageLayer(width, config.hidden_dim) for _ in range(config.num_layers))
         self.final_norm = nn.RMSNorm(width, eps=FLOAT32_EPS)
         self.pool = CellPool(config)
+        self.components = Components(config.components, vocab_size) if config.components else None
         self.source_head = nn.Linear(width, config.head_dim)
         self.target_head = nn.Linear(width, config.head_dim)
         self.value_head = nn.Sequential(nn.Linear(width, config.hidden_dim), nn.SiLU(), nn.Linear(config.hidden_dim, 1))
@@ -102,7 +107,8 @@ class CausalEFM(nn.Module):
         for layer in self.layers:
             hidden = zero_padding(layer(hidden, graph, expression), tokens.is_padding)
         hidden = zero_padding(self.final_norm(hidden), tokens.is_padding)
-        return Embedded(self.pool(hidden, vectors, above, expression, tokens.is_padding), hidden)
+        learned = self.pool(hidden, vectors, above, expression, tokens.is_padding)
+        return Embedded(self._beside_components(learned, expression, tokens), hidden, learned)
 
     def static(self, gene_ids: Tensor) -> Tensor:
         """A gene's vector whatever the cell: ... -> ... D."""
@@ -110,11 +116,24 @@ class CausalEFM(nn.Module):
 
     def levels(self, tokens: Tokens) -> Tensor:
         """Usual level of each gene in the cell's species, between the two where it is unknown: C G."""
-        ids = tokens.conditions.new_tensor(self.config.species)
-        is_species = (tokens.conditions[:, SPECIES_SLOT, None] == ids).to(self.usual_level.dtype)  # C 2
-        share = torch.where(is_species.sum(1, keepdim=True) == 1, is_species, 0.5)
+        share = self._species(tokens)
         human, mouse = self.usual_level[:, tokens.gene_ids]  # each C G
         return share[:, :1] * human + share[:, 1:] * mouse
+
+    def _species(self, tokens: Tokens) -> Tensor:
+        """How much of each cell is human and mouse: C 2."""
+        ids = tokens.conditions.new_tensor(self.config.species)
+        is_species = (tokens.conditions[:, SPECIES_SLOT, None] == ids).to(self.usual_level.dtype)
+        return torch.where(is_species.sum(1, keepdim=True) == 1, is_species, 0.5)
+
+    def _beside_components(self, learned: Tensor, expression: Tensor, tokens: Tokens) -> Tensor:
+        """Both parts, whose lengths are as 1 to `component_weight`."""
+        if self.components is None:
+            return learned
+        on_axes = self.components(expression, tokens.gene_ids, self._species(tokens), tokens.is_padding)
+        length = self.config.cell_dim**0.5  # of the learned part
+        joined = torch.cat((learned, self.config.component_weight * length * on_axes), 1)
+        return joined * (joined.shape[1] / (length**2 * (1 + self.config.component_weight**2))) ** 0.5
 
     def predict(self, genes: Tensor, tokens: Tokens) -> Tensor:
         """Value of each gene, as its final state tells it: C G D -> C G."""

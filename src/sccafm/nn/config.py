@@ -41,6 +41,8 @@ RULES = {
     **dict.fromkeys(("attention_backend", "gene_embedding_ckpt"), TEXT),
     "expr_num_bins": Rule(lambda v: _is_whole(v, 2), "a whole number of at least 2, the zero bin among them"),
     "num_layers": Rule(lambda v: _is_whole(v, 0), "a whole number of at least 0"),
+    "components": Rule(lambda v: _is_whole(v, 0), "a whole number of at least 0"),
+    "component_weight": POSITIVE,
     "topk": Rule(lambda v: v is None or _is_whole(v, 0), "null or a whole number of at least 0"),
     "beta_momentum": Rule(lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
     "fp_steps": Rule(lambda v: _is_whole(v, -math.inf), "a whole number"),

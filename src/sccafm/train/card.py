@@ -76,6 +76,10 @@ def written_step(log: pd.DataFrame, patience: int) -> pd.Series:
     return held_out.loc[held_out["total"].idxmin()] if patience else held_out.iloc[-1]
 
 
+def beside(sizes: CausalEFMConfig) -> str:
+    return f" beside {sizes.components} components of the corpus" if sizes.components else ""
+
+
 def begun(init: Path | None) -> str:
     """What a run started from."""
     return "new weights" if init is None else f"the weights of {Path(init).name}"
@@ -144,7 +148,7 @@ def write_efm_card(
     told = [", ".join(f"{name} {last[name]:.3f}" for name in names) for names in (terms, watched)]
     content = f"""# The embedding module
 
-Cells of width {sizes.cell_dim}, genes of width {sizes.embed_dim} with source and target vectors of {sizes.head_dim}; {sizes.num_layers} layers whose
+Cells of width {sizes.cell_dim}{beside(sizes)}, genes of width {sizes.embed_dim} with source and target vectors of {sizes.head_dim}; {sizes.num_layers} layers whose
 messages run along the structure module's graph ({sizes.graph}). `sccafm.embed` uses it.
 
 ## Training

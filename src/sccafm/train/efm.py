@@ -19,6 +19,7 @@ from sccafm.nn.causal_efm import from_structure
 from sccafm.reference.bundle import ReferenceData, read_reference_data
 from sccafm.train.card import write_efm_card
 from sccafm.train.checkpoint import read_weights
+from sccafm.train.components import fit_components
 from sccafm.train.config import TrainEFM
 from sccafm.train.corpus import Corpus, draw_tokens
 from sccafm.train.run import TaskDefinition, train, warn_ignored
@@ -145,15 +146,27 @@ def build(
     torch.manual_seed(config.seed)
     sfm, _ = load_sfm(files["sfm_config"], files["sfm_model"], *sizes)
     if config.init is not None:
-        return sfm.eval(), begun(config, sizes)
+        return sfm.eval(), begun(config, sizes, corpus)
     species = tuple(reference_data.conditions.index(name) for name in ("human", "mouse"))
     own = dataclasses.replace(config.efm, gene_dim=sfm.config.embed_dim, species=species)
     levels = torch.from_numpy(np.stack([corpus.usual[name] for name in ("human", "mouse")]))
-    return sfm.eval(), from_structure(sfm.embedding.gene_embedding.weight.detach(), levels, own)
+    efm = from_structure(sfm.embedding.gene_embedding.weight.detach(), levels, own)
+    return sfm.eval(), with_components(efm, corpus, config)
 
 
-def begun(config: TrainEFM, sizes: tuple[int, int]) -> CausalEFM:
-    """The embedding module of a model folder."""
+def with_components(efm: CausalEFM, corpus: Corpus, config: TrainEFM) -> CausalEFM:
+    """The same with as many components as the settings ask for, fitted to the corpus."""
+    if config.efm.components:
+        vocab_size = len(efm.gene_vectors)
+        efm.components = fit_components(corpus.samples(), config.efm.components, vocab_size, config.seed)
+        efm.config = dataclasses.replace(
+            efm.config, components=config.efm.components, component_weight=config.efm.component_weight
+        )
+    return efm
+
+
+def begun(config: TrainEFM, sizes: tuple[int, int], corpus: Corpus) -> CausalEFM:
+    """The embedding module of a model folder; one without components gets those of this corpus."""
     files = find_files(find_release(config.init, None, False), required=("efm_config", "efm_model"))
     efm = load_efm(files["efm_config"], files["efm_model"], *sizes)
     if not isinstance(efm, CausalEFM):
@@ -161,6 +174,8 @@ def begun(config: TrainEFM, sizes: tuple[int, int]) -> CausalEFM:
             f"init={str(config.init)!r} holds a published (autoregressive) embedding module, which is not trained here; "
             "leave init out for new weights"
         )
+    if efm.components is None:
+        efm = with_components(efm, corpus, config)
     warn_ignored("efm", config.efm, efm.config, TrainEFM(config.data, config.run).efm)
     return efm
 
