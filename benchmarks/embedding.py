@@ -32,6 +32,7 @@ from sccafm import evaluate, tl
 from sccafm.losses.embedding import EFMWeights, Views
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.weights import module_hash
+from sccafm.nn import CausalEFMConfig
 from sccafm.reference.bundle import read_reference_data
 from sccafm.reference.genes import UNKNOWN_TOKEN
 
@@ -476,7 +477,8 @@ def judge_ablations(options, model: sccafm.Model) -> tuple[list[str], dict]:
     from sccafm.train.corpus import Corpus
     from sccafm.train.efm import Draw
 
-    config = TrainEFM(options.corpus, options.runs, genes=256, batch_size=24, views=Views(genes=160))
+    learned = CausalEFMConfig()  # without components, which no design changes
+    config = TrainEFM(options.corpus, options.runs, genes=256, batch_size=24, views=Views(genes=160), efm=learned)
     files = find_files(find_release(options.model, None, False))
     corpus = Corpus(config, read_reference_data(files), progress=False, for_edges=False)
     judged = prepared(options, model)

@@ -182,7 +182,7 @@ def judge_left_out(panel: Panel, names: list[str] | None) -> dict:
         here = Panel(panel.corpus, panel.cache, panel.n, model, panel.only_cached)
         studies = [name for name, study in STUDIES.items() if study.file not in seen and (not names or name in names)]
         meetings = [name for name, meeting in MEETINGS.items() if not seen & set(meeting.files)]
-        made_by.append({"efm": here.module.split("-")[1], "files": len(seen)})
+        made_by.append({"efm": here.module.split("-")[1], "steps": steps_of(folder), "files": len(seen)})
         for _, task in here.studies(studies):
             found = spaces(task)
             rows += [
@@ -205,6 +205,13 @@ def judge_left_out(panel: Panel, names: list[str] | None) -> dict:
             ]
             print(task.name, flush=True)
     return {"rows": rows, "made_by": made_by}
+
+
+def steps_of(run: Path) -> list[int]:
+    """Of a training and of those that it went on from, the first one first."""
+    config = json.loads((run / "config.json").read_text())
+    before = [] if config["init"] is None else steps_of(Path(config["init"]).parent)
+    return [*before, config["steps"]]
 
 
 def judge_place(panel: Panel, names: list[str] | None) -> dict:
@@ -379,9 +386,15 @@ def section(kept: dict) -> list[str]:
             )
         ]
     if rows := kept.get("left out", {}).get("rows"):
-        told = "; ".join(f"{r['efm']}: {r['files']} files" for r in kept["left out"]["made_by"])
+        told = "; ".join(
+            f"{r['efm']}: {' + '.join(f'{n:,}' for n in r['steps'])} steps on {r['files']} files"
+            for r in kept["left out"]["made_by"]
+        )
         text += ["### Studies that training did not see", f"{LEFT_OUT_TEXT} Modules {told}."]
-        for kind, rivals in {"within": ["HVG-PCA"], "across": ["HVG-PCA", "HVG-PCA, centred", "HVG-PCA, Harmony"]}.items():
+        for kind, rivals in {
+            "within": ["HVG-PCA"],
+            "across": ["HVG-PCA", "HVG-PCA, centred", "HVG-PCA, Harmony"],
+        }.items():
             part = [row for row in rows if row["kind"] == kind]
             text.append(table(wide(part, ["task"])))
             gaps = [gap(part, "task", one, other) for one in ("zero-shot", "anchored") for other in rivals]
@@ -416,8 +429,8 @@ LEFT_OUT = {
     "across": ("anchored", "zero-shot", "zero-shot, centred", "HVG-PCA", "HVG-PCA, centred", "HVG-PCA, Harmony"),
 }
 LEFT_OUT_TEXT = """Two further embedding modules from new weights, each trained without a half of these studies (and without what holds cells
-of the same study) and asked about that half alone; components are of the other files too. `sccafm train efm --data FILES --run RUN --steps 1200`
-on the structure module of before, `--init RUN --steps 200` on the present one, then `--parts "left out" --runs RUN RUN`. The structure module
+of the same study) and asked about that half alone; components are of the other files too. `sccafm train efm --data FILES --run RUN`
+on the structure module of before, continued (`--init`) on the present one, then `--parts "left out" --runs RUN RUN`. The structure module
 has read all cells, without labels. Balanced accuracy."""
 PLACE = """The space is made of the other batches alone; the cells of the batch that is left out are placed into it (`Embedding.place`).
 Balanced accuracy, a mean over up to five batches that are left out. "own mean": the placed cells depart from their own mean, and

@@ -119,9 +119,9 @@ def test_studies_that_training_did_not_see_have_their_own_table(panel):
         }.items()
         for method, value in zip(methods, (0.7, 0.8, 0.6, 0.5, 0.4, 0.3), strict=False)
     ]
-    made_by = [{"efm": "abc", "files": 28}]
+    made_by = [{"efm": "abc", "steps": [1200, 200], "files": 28}]
     text = "\n".join(panel.section({"left out": {"rows": rows, "made_by": made_by}}))
-    assert "Modules abc: 28 files." in text
+    assert "Modules abc: 1,200 + 200 steps on 28 files." in text
     assert "balanced accuracy, zero-shot beside HVG-PCA: +0.100 on the mean" in text
 
 

@@ -92,7 +92,9 @@ def test_what_came_of_adapting_is_said(ours, model_input, caplog):  # noqa: F811
     assert told({"steps": 9, "scores": [0.1, 0.05], "kept_step": 0, "is_kept": False}).startswith(
         "adapting for 9 steps did not serve"
     )
-    assert "step 4 of 9 is kept" in told({"steps": 9, "scores": [0.1, 0.3], "kept_step": 4, "is_kept": True})
+    assert "step 4 of 9 is kept (held-out cells: 0.100 before, 0.300 after)" in told(
+        {"steps": 9, "scores": [0.1, 0.3, 0.4], "looked_at": [0, 4, 9], "kept_step": 4, "is_kept": True}
+    )
     assert "nothing judged them" in told({"steps": 9, "scores": [], "kept_step": 9, "is_kept": True})
 
 
@@ -123,6 +125,14 @@ def test_a_module_that_knows_the_state_guesses_the_other_half_better(ours, toy_a
     assert not is_better(bad, good)
     assert not is_better(good, good)
     assert not is_better(good + 1e-12, good)  # rounding is no gain
+
+
+def test_a_gain_must_exceed_two_standard_errors():
+    old = np.zeros(100)
+    gaps = np.random.default_rng(0).normal(size=100)
+    gaps = (gaps - gaps.mean()) / gaps.std(ddof=1)  # a standard error of 0.1
+    assert not is_better(gaps + 0.15, old)
+    assert is_better(gaps + 0.25, old)
 
 
 def test_halves_of_the_molecules_add_up():

@@ -58,7 +58,7 @@ def plain(datasets, size):
 
 def test_axes_are_those_of_whole_matrices(datasets):
     genes, level, mean, expected = plain(datasets, 3)
-    found = fit_components(datasets, 3, V)
+    found = fit_components(datasets, 4, 3, V)
     loadings = found.loadings[genes].float().numpy()
     cosine = np.abs((loadings * expected).sum(0)) / np.linalg.norm(loadings, axis=0) / np.linalg.norm(expected, axis=0)
     assert cosine.min() > 0.999
@@ -68,19 +68,22 @@ def test_axes_are_those_of_whole_matrices(datasets):
 
 
 def test_a_gene_that_few_files_measure_counts_nothing(datasets):
-    found = fit_components(datasets, 3, V)
+    found = fit_components(datasets, 4, 3, V)
     assert found.weight[5] == 0 and not found.loadings[5].any()  # two files have it
     assert found.weight[6] > 0  # three have it
 
 
 def test_a_species_without_a_gene_takes_the_level_of_the_other():
     one = [dataset(s, "human") for s in (0, 1)] + [dataset(s, "mouse", lacks=[9]) for s in (2, 3)]
-    found = fit_components([*one, dataset(4, "human")], 3, V)
+    found = fit_components([*one, dataset(4, "human")], 5, 3, V)
     assert found.level[0, 9] > 0 and found.level[0, 9] == found.level[1, 9]
 
 
 def test_the_same_cells_give_the_same_axes_and_too_few_are_refused(datasets):
-    one, other = (fit_components(datasets, 4, V) for _ in range(2))
+    one, other = (fit_components(datasets, 4, 4, V) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-    with pytest.raises(ValueError, match="200 components need as many cells and genes, got 120 cells and 39 genes"):
-        fit_components(datasets, 200, V)
+    with pytest.raises(
+        ValueError,
+        match="120 cells of 4 files, with 39 genes .* span at most 39 components, not 200; lower --efm.components",
+    ):
+        fit_components(datasets, 4, 200, V)

@@ -159,3 +159,24 @@ def test_both_kinds_are_saved_and_loaded(tmp_path):
         assert again.efm.config == efm.config
         for key, tensor in efm.state_dict().items():
             assert torch.equal(again.efm.state_dict()[key], tensor)
+
+
+def test_components_are_fitted_once_and_stay(data, release, tmp_path):
+    """Beside what is learned, whose weights they do not change; a model that has them keeps its own."""
+    config = settings(data, tmp_path / "with", release, efm=causal_config(components=4))
+    with_them = sccafm.load(train_efm(config), device="cpu").efm
+    without = sccafm.load(train_efm(settings(data, tmp_path / "without", release)), device="cpu").efm
+    assert with_them.components.loadings.dtype == torch.float16 and with_them.components.loadings.abs().max() > 0
+    learned = without.state_dict()
+    assert all(torch.equal(with_them.state_dict()[name], tensor) for name, tensor in learned.items())
+    added = settings(
+        data, tmp_path / "added", release, init=tmp_path / "without/model", efm=causal_config(components=4)
+    )
+    added = sccafm.load(train_efm(added), device="cpu").efm
+    assert torch.equal(added.components.loadings, with_them.components.loadings)
+    kept = settings(
+        data, tmp_path / "kept", release, init=tmp_path / "with/model", efm=causal_config(components=4), seed=5
+    )
+    kept = sccafm.load(train_efm(kept), device="cpu").efm
+    assert torch.equal(kept.components.loadings, with_them.components.loadings)
+    assert "beside 4 components" in (tmp_path / "with/model/models/efm_card.md").read_text()

@@ -139,7 +139,7 @@ def told(record: dict) -> str:
         return (
             f"adapting for {record['steps']:,} steps did not serve held-out cells: the embedding module stays as it was"
         )
-    first, best = record["scores"][0], max(record["scores"])
+    first, best = record["scores"][0], record["scores"][record["looked_at"].index(record["kept_step"])]
     return f"adapted: step {record['kept_step']:,} of {record['steps']:,} is kept (held-out cells: {first:.3f} before, {best:.3f} after)"
 
 
@@ -193,10 +193,10 @@ class Watch:
         scores = self.judge.scores(self.efm)
         self.found.append({"step": self.steps, "score": float(scores.mean())})
         if scores.mean() > self.top.mean() and is_better(scores, self.first):
-            self.top, self.kept, self.misses = scores, self.steps, 0
+            self.top, self.kept = scores, self.steps
             self.state = copy.deepcopy(self.efm.state_dict())
-        else:
-            self.misses += 1
+        is_highest = self.found[-1]["score"] > max(look["score"] for look in self.found[:-1])
+        self.misses = 0 if is_highest else self.misses + 1
 
     def best(self) -> CausalEFM:
         if self.state is not None:

@@ -16,7 +16,7 @@ from sccafm.nn import CausalEFM
 
 HELD, SEEN, GENES = 100, 200, 512  # cells that are held out and that guess, at most; genes
 N_NEIGHBORS, PASS = 10, 16
-SURE = 2.0  # standard errors
+SURE = 2.0  # standard errors that a gain must exceed
 LEAST_GAIN = 1e-6  # of a score between -1 and 1
 PRIOR_CELLS = 5.0  # a batch's mean is drawn to that of all cells as if so many of them were its own
 
@@ -80,7 +80,7 @@ class HeldOut:
 
 
 def is_better(new: np.ndarray, old: np.ndarray) -> bool:
-    """Whether paired scores rose by more than twice their standard error, for there are several looks, and by more than rounding."""
+    """Whether paired scores rose by more than twice their standard error, because several looks are compared, and by more than rounding."""
     gap = new - old
     return bool(gap.mean() > max(SURE * gap.std(ddof=1) / np.sqrt(len(gap)), LEAST_GAIN))
 

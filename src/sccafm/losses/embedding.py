@@ -94,7 +94,7 @@ def objective(
     shown, graph = views.taken(seen, factors, positions)
     is_hidden = is_hidden.gather(1, positions)
     embedded = efm(shown, graph, is_hidden)
-    one, other = embedded.learned.chunk(2)  # components need no teaching, and would answer most of the contrast
+    one, other = embedded.learned.chunk(2)  # components need no teaching, and would solve most of the contrast
     hard = None
     if is_causal and graph is not None:
         first, own = shown[: len(tokens)], graph[: len(tokens)]

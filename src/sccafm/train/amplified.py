@@ -8,10 +8,10 @@ that has every gene at its usual level (same genes and conditions), both of the 
     d      = l - l0
     wanted = levels(l0) * usual + rest(l0) + regulator * rows(d) + target * columns(d) + pair * rest(d)
 
-where ``rows`` are the means of each regulator, ``columns`` those of each target, ``levels`` their sum and ``rest`` what remains; the
-overall mean does not count. The model to start from reads all molecules of a cell, and of its nearest cells if the settings say so, over
+where ``rows`` are the means of each regulator, ``columns`` those of each target, ``levels`` their sum and ``rest`` what remains; a cell's
+overall mean stays as it is. The model to start from reads all molecules of a cell, and of its nearest cells if the settings say so, over
 which d is averaged; the model that learns reads one cell, often thinned, and has to tell from it what they say. Self-distillation of this
-kind changes no format and costs nothing when cells are read. Each gain is a setting (`Gains`), and which were chosen docs/decisions.md says.
+kind changes no format and adds no time at inference. Each gain is a setting (`Gains`), and which were chosen docs/decisions.md says.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from sccafm.losses import structure as losses
 from sccafm.nn import SFM
 from sccafm.train.config import Gains
 from sccafm.train.corpus import Batch
@@ -62,16 +61,14 @@ def log_scores(sfm: SFM, tokens: Tokens, regulator_mask: Tensor) -> Tensor:
 def amplified(log: Tensor, usual: Tensor, gains: Gains) -> Tensor:
     """The formula above: C T G, C T G -> C T G."""
     rows, columns, rest = apart(log - usual)
-    levels, known = without_mean(usual), losses.without_levels(usual)
-    return gains.usual * (levels - known) + known + gains.regulator * rows + gains.target * columns + gains.pair * rest
+    usual_rows, usual_columns, usual_rest = apart(usual)
+    mean = log.mean((1, 2), keepdim=True)  # a cell's overall level stays
+    levels = gains.usual * (usual_rows + usual_columns) + gains.regulator * rows + gains.target * columns
+    return mean + levels + usual_rest + gains.pair * rest
 
 
 def apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Levels of regulators and of targets beside the overall mean, and what remains: C T 1, C 1 G, C T G."""
-    x = without_mean(x)
+    x = x - x.mean((1, 2), keepdim=True)
     rows, columns = x.mean(2, keepdim=True), x.mean(1, keepdim=True)
     return rows, columns, x - rows - columns
-
-
-def without_mean(x: Tensor) -> Tensor:
-    return x - x.mean((1, 2), keepdim=True)

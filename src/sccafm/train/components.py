@@ -11,20 +11,23 @@ from sccafm.embedding.batches import unit
 from sccafm.nn.components import Components
 from sccafm.train.files import DataSet, per_ten_thousand
 
-CELLS = 400  # of a file, at most
+CELLS, ALL_CELLS = 400, 20_000  # of a file and of all files, at most: they are in memory together
 LEAST_FILES = 3  # that measure a gene, for it to count; all of them where there are fewer
+LEAST_SHARE = 1e-4  # of the first axis's spread
 LEAST_SPREAD = 0.02  # standard deviation of a gene within files
 POWER = 0.5  # of a gene's spread, by which its departure is divided, and of an axis's
 SPECIES = ("human", "mouse")
 
 
-def fit_components(datasets: Iterable[DataSet], size: int, vocab_size: int, seed: int = 0) -> Components:
+def fit_components(datasets: Iterable[DataSet], n_files: int, size: int, vocab_size: int, seed: int = 0) -> Components:
     """Axes along which cells of one study differ from each other, over all studies.
 
     Parameters
     ----------
     datasets
-        With their counts; each is read once.
+        With their counts; each is read once, and up to 20,000 cells are kept in memory.
+    n_files
+        How many there are.
     size
         K axes.
     vocab_size
@@ -35,33 +38,36 @@ def fit_components(datasets: Iterable[DataSet], size: int, vocab_size: int, seed
     Raises
     ------
     ValueError
-        Fewer cells or genes than axes.
+        More axes than the cells span.
     """
     rng = np.random.default_rng(seed)
+    most = max(1, min(CELLS, ALL_CELLS // n_files))
     values, tokens, species = [], [], []
     for dataset in datasets:
-        cells = np.sort(rng.permutation(dataset.train)[:CELLS])
+        cells = np.sort(rng.permutation(dataset.train)[:most])
         values.append(per_ten_thousand(dataset.counts[cells])[:, dataset.columns].log1p().astype(np.float32))
         tokens.append(dataset.tokens)
         species.append(dataset.species)
     level, weight = usual(values, tokens, species, vocab_size)
     genes = np.flatnonzero(weight)
-    n_cells = sum(part.shape[0] for part in values)
-    if size > min(n_cells, len(genes)):
+    stops = np.cumsum([part.shape[0] for part in values])
+    spanned = min(int(stops[-1]) - len(values), len(genes))  # each file's mean is taken away
+    if size > spanned:
         raise ValueError(
-            f"{size} components need as many cells and genes, got {n_cells:,} cells and {len(genes):,} genes that vary and that "
-            f"{min(LEAST_FILES, len(values))} files measure; lower --efm.components"
+            f"{stops[-1]:,} cells of {len(values)} files, with {len(genes):,} genes that vary and that "
+            f"{min(LEAST_FILES, len(values))} files measure, span at most {spanned:,} components, not {size}; lower --efm.components"
         )
-    departures = [
-        departure(x, t, level[SPECIES.index(s)], weight, genes) for x, t, s in zip(values, tokens, species, strict=True)
-    ]
-    means = np.stack([part.mean(0) for part in departures])
-    for part, mean in zip(departures, means, strict=True):
-        part -= mean  # in place: they are large
-    _, spread, axes = randomized_svd(np.concatenate(departures), size, random_state=seed)
+    departures, means = np.empty((stops[-1], len(genes)), np.float32), []
+    for x, t, s, stop in zip(values, tokens, species, stops, strict=True):
+        part = departure(x, t, level[SPECIES.index(s)], weight, genes)
+        means.append(part.mean(0))
+        departures[stop - len(part) : stop] = part - means[-1]
+    _, spread, axes = randomized_svd(departures, size, random_state=seed)
+    if spread[-1] < LEAST_SHARE * spread[0]:
+        raise ValueError(f"the cells differ along fewer than {size} axes; lower --efm.components")
     axes = axes * np.sign(axes[np.arange(size), np.abs(axes).argmax(1)])[:, None]
-    spread = spread / np.sqrt(n_cells)
-    return filled(level, weight, genes, means.mean(0), axes.T / spread**POWER)
+    spread = spread / np.sqrt(len(departures))
+    return filled(level, weight, genes, np.mean(means, 0), axes.T / spread**POWER)
 
 
 def usual(

@@ -1,7 +1,7 @@
 """Settings of a training run: frozen, written beside the weights, read back as they are."""
 
 import json
-from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +58,7 @@ class EvidenceWeights:
 
 @dataclass(frozen=True)
 class Gains:
-    """How far scores go from those of the usual cell, beside what a trained model's do (`init`); all 1: the evidence teaches instead.
+    """Factors by which departures from the usual cell are enlarged in the scores of the model in `init`; all 1: the evidence teaches.
 
     `sccafm.train.amplified` has the formula.
     """
@@ -240,6 +240,12 @@ class TrainSFM(RunConfig):
     sfm: SFMConfig = field(default_factory=default_sfm)
     vgae: VGAEConfig = field(default_factory=default_vgae)
 
+    def __post_init__(self):
+        if self.gains.cells > max(self.neighbors, 1):
+            raise ValueError(
+                f"gains.cells={self.gains.cells} asks for more cells than neighbors={self.neighbors} finds; raise neighbors"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainEFM(RunConfig):
@@ -291,7 +297,7 @@ def read_config(path: Path, kind: Any = TrainSFM) -> Any:
     parts: dict[str, Any] = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.type)}
     try:
         values = {RENAMED.get(name, name): value for name, value in values.items()}
-        nested = {name: type(make())(**values[name]) for name, make in parts.items() if name in values}
+        nested = {name: replace(make(), **values[name]) for name, make in parts.items() if name in values}
         names = [f.name for f in fields(kind) if f.type in (Path, Path | None)]
         paths: dict[str, Any] = {name: Path(values[name]) for name in names if values.get(name) is not None}
         return kind(**{**values, **nested, **paths})

@@ -158,7 +158,9 @@ def with_components(efm: CausalEFM, corpus: Corpus, config: TrainEFM) -> CausalE
     """The same with as many components as the settings ask for, fitted to the corpus."""
     if config.efm.components:
         vocab_size = len(efm.gene_vectors)
-        efm.components = fit_components(corpus.samples(), config.efm.components, vocab_size, config.seed)
+        efm.components = fit_components(
+            corpus.samples(), len(corpus.files), config.efm.components, vocab_size, config.seed
+        )
         efm.config = dataclasses.replace(
             efm.config, components=config.efm.components, component_weight=config.efm.component_weight
         )

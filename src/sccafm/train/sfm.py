@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sccafm._text import warn
 from sccafm._torch import plain_torch
 from sccafm.losses import structure as losses
 from sccafm.model.layout import CANDIDATES, copy_tables, find_files, find_release
@@ -24,7 +25,7 @@ from sccafm.reference.regulation import Regulation, read_regulation
 from sccafm.train import amplified
 from sccafm.train.card import write_card
 from sccafm.train.checkpoint import read_weights
-from sccafm.train.config import TrainSFM, default_sfm, default_vgae, holds_contexts
+from sccafm.train.config import EvidenceWeights, TrainSFM, default_sfm, default_vgae, holds_contexts
 from sccafm.train.corpus import Batch, Corpus
 from sccafm.train.evidence import Evidence
 from sccafm.train.run import TaskDefinition, train, warn_ignored
@@ -54,17 +55,18 @@ class Trainer(nn.Module):
         regulator_mask = tokens.is_tf[0]  # the cells of a batch share their genes
         genes, regulators = tokens.gene_ids[0], tokens.gene_ids[0][regulator_mask]
         scores = factors.u[:, regulator_mask] @ factors.v.transpose(1, 2)  # C T G
-        evidence = self.wanted(batch, regulators, genes, regulator_mask)
+        wanted = self.wanted(batch, regulators, genes, regulator_mask)
+        floor = {"floor": amplified.FLOOR} if self.config.gains.is_on else {}  # that of what is wanted
         is_pair = regulators[:, None] != genes
         elbo = losses.elbo(
             tokens.expression, self.vgae(tokens.expression, factors), tokens.is_gene, self.config.min_scale
         )
         known = self.evidence.known(regulators, genes) > 0
         terms = {
-            "cell": losses.divergence(evidence.flatten(1), scores.flatten(1), is_pair.flatten()),
-            "regulator": losses.divergence(evidence, scores, is_pair),
-            "pair": losses.pair_gap(evidence, scores),
-            "state": losses.state_gap(evidence, scores),
+            "cell": losses.divergence(wanted.flatten(1), scores.flatten(1), is_pair.flatten(), **floor),
+            "regulator": losses.divergence(wanted, scores, is_pair, **floor),
+            "pair": losses.pair_gap(wanted, scores, **floor),
+            "state": losses.state_gap(wanted, scores),
             "context": self.context(factors, batch),
             "prior": losses.prior_loss(scores, known, torch.ones_like(scores, dtype=torch.bool), 512, 5.0, 0.1),
             "elbo": elbo / len(genes),
@@ -90,7 +92,7 @@ class Trainer(nn.Module):
         A trained model's contexts so keep their meaning, and the names that belong to them.
         """
         wanted = batch.programme
-        if self.begun is not None and holds_contexts(self.config):
+        if self.config.weights.context and holds_contexts(self.config):
             with torch.no_grad():
                 wanted = self.teacher(factors.u.device)(batch.tokens).context()
         if wanted is None:
@@ -175,7 +177,7 @@ def train_sfm(config: TrainSFM, progress: bool = True) -> Path:
         The extra "train" is not installed.
     ValueError
         The run folder belongs to another configuration, a file cannot be trained on, the processes do not fit, settings
-        contradict each other (`hold_out` or random gene vectors with `init`, a width that the gene vectors do not have, more
+        contradict each other (`hold_out` or random gene vectors with `init`, gains without it, a width that the gene vectors do not have, more
         factors than cells), or `hold_out` names a regulator without prior edges.
     FileNotFoundError
         No data, or no file of regulators to hold out.
@@ -191,6 +193,14 @@ def release(config: TrainSFM) -> tuple[dict[str, Path], ReferenceData]:
         raise ValueError(
             "hold_out is for new weights: the model to start from has seen these edges, and its gene vectors hold their number; "
             "leave init out"
+        )
+    if config.gains.is_on and config.init is None:
+        raise ValueError(
+            "gains are for a trained model whose scores are amplified, and there is none; name it: --init MODEL_FOLDER"
+        )
+    if config.gains.is_on and config.evidence != EvidenceWeights():
+        warn(
+            "with gains the model to start from teaches, not the evidence: weights of its terms (--evidence.*) have no effect"
         )
     files = find_files(find_release(config.init, None, False), required=TABLES)
     reference_data = read_reference_data(files)
@@ -213,10 +223,6 @@ def build(config: TrainSFM, files: dict[str, Path], reference_data: ReferenceDat
         if vgae is not None:
             warn_ignored("vgae", config.vgae, vgae.config, default_vgae())
         return sfm, vgae if vgae is not None else VGAE(config.vgae)
-    if config.gains.is_on:
-        raise ValueError(
-            "gains are for a trained model whose scores are amplified, and there is none; name it: --init MODEL_FOLDER"
-        )
     sfm = SFM(config.sfm, *sizes)
     function = read_tensors(files["vocab_tensors"])["embeddings"].numpy()
     vectors = gene_vectors(
