@@ -18,27 +18,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from accuracy import rivals
-from agreement import TOP, overlap, strongest
+from agreement import LEADS, STRONGEST, TOP, judge_types
 from judged_panel import SIMULATED, cell_types, judged_panel, note_look
 from pages import renew_section, write_page
 from panel import PanelTruth
 from selection_panel import CELLS, selection_panel
-from sklearn.metrics import normalized_mutual_info_score
 
 import sccafm
 from sccafm import evaluate
 from sccafm.evaluate.kinds import titles_of
 from sccafm.evaluate.markdown import markdown_table
-from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS, anatomy
+from sccafm.grn.anatomy import CELL_TERMS, PAIR_TERMS
 
 TITLE = "Bars of networks"
 NAME = "sccafm"
 KINDS = ("binding", "response")  # of the judged truths, and of the columns that answer them
 SIZES = {"truth": 300, "wide": 40, "type": 80, "targets": 3000, "bootstrap": 200}
 QUICK = {"truth": 30, "wide": 4, "type": 6, "targets": 200, "bootstrap": 10}
-STRONGEST = 50  # edges that are asked for their regulators
-LEADS = 0.05  # share of the cells that a factor leads at least, to count
-SEEN_ONE_BY_ONE = 20  # cells of each set whose own scores are taken apart
 
 
 @dataclass(frozen=True)
@@ -130,37 +126,6 @@ def swap_simulated(model: sccafm.Model) -> pd.DataFrame:
             test = evaluate.swap_test(scores, edges[["source", "target"]], scale=scale)
             rows.append({"seed": seed, "method": method, "swap": test.value, "low": test.low, "high": test.high})
     return pd.DataFrame(rows)
-
-
-# --- cells
-
-
-def judge_types(title: str, adata, model: sccafm.Model) -> tuple[list[dict], pd.DataFrame]:
-    """Networks of the types of one set: what they share with each other and with their halves; and their anatomy."""
-    grn = sccafm.infer_grn(adata, model, groupby="half", keep_factors=True, null_cells=0, progress=False)
-    types = list(pd.unique(adata.obs["type"]))
-    halves = {name: [grn.matrix(f"{name} {half}") for half in (0, 1)] for name in types}
-    whole = {name: (one + two) / 2 for name, (one, two) in halves.items()}
-    rows = [{"set": title, "of": name, "what": "halves", "value": overlap(*halves[name])} for name in types]
-    rows += [
-        {"set": title, "of": f"{a}, {b}", "what": "types", "value": overlap(whole[a], whole[b])}
-        for a, b in itertools.combinations(types, 2)
-    ]
-    for name, scores in whole.items():
-        n = strongest(scores, STRONGEST)["source"].nunique()
-        rows.append({"set": title, "of": name, "what": "regulators", "value": n})
-    rows += [{"set": title, "of": "all", "what": what, "value": value} for what, value in contexts(grn, adata).items()]
-    shares = pd.DataFrame({name: anatomy(scores) for name, scores in whole.items()}).T
-    shares = pd.concat([shares, grn.anatomy(SEEN_ONE_BY_ONE).loc[["mean of all cells", "cell by cell"]]])
-    return rows, shares.rename_axis("network").reset_index().assign(set=title)
-
-
-def contexts(grn: sccafm.GRN, adata) -> dict[str, float]:
-    """How many factors lead a good share of the cells each, and what the leading factor tells of the cell's type."""
-    leading = grn.context_label.astype(str)
-    share = leading.value_counts(normalize=True)
-    types = adata.obs["type"].astype(str).reindex(grn.cells)
-    return {"factors": float((share >= LEADS).sum()), "NMI": float(normalized_mutual_info_score(types, leading))}
 
 
 # --- bars

@@ -45,7 +45,9 @@ def test_no_code_that_selects_can_see_the_judged_panel():
     """Scripts that judge a finished model may; whatever else stands in benchmarks may not, nor what trains and calibrates."""
     root = BENCHMARKS.parent
     selecting = [path for path in BENCHMARKS.glob("*.py") if path.stem not in JUDGES]
-    assert {"selection_panel", "panel", "ablations", "evidence", "agreement"} <= {path.stem for path in selecting}
+    assert {"selection_panel", "panel", "ablations", "evidence", "agreement", "states"} <= {
+        path.stem for path in selecting
+    }
     assert not [path.name for path in selecting if "judged_panel" in reached(path)]
     assert all("judged_panel" in reached(BENCHMARKS / f"{name}.py") for name in JUDGES - {"judged_panel"})
     trains = [*(root / "src").rglob("*.py"), *(root / "scripts").glob("*.py")]

@@ -11,11 +11,12 @@ class Components(nn.Module):
     """Where a cell stands on the leading axes along which the cells of the training studies differ.
 
     For log-expression x of the genes that are read (other genes are left out), with usual levels l of the cell's species, weights w
-    and the corpus's mean m::
+    (the standard deviation of a gene within studies, to the power -0.5), the mean m of d over studies, and axes V, each divided by the
+    square root of the standard deviation along it::
 
         d = unit(w (x - l))        e = unit(V' (d - m))
 
-    It depends on the cell alone, whatever study it comes from. `unit` divides by the Euclidean length, so that the depth of a cell
+    It depends on the cell and on which genes are read, whatever study the cell comes from. `unit` divides by the Euclidean length, so that the depth of a cell
     counts less than its direction. `sccafm.train.components` fits the tables.
 
     Parameters
@@ -36,9 +37,8 @@ class Components(nn.Module):
         self.register_buffer("level", torch.zeros(2, vocab_size))
         self.register_buffer("weight", torch.zeros(vocab_size))
         self.register_buffer("mean", torch.zeros(vocab_size))
-        self.register_buffer(
-            "loadings", torch.zeros(vocab_size, size, dtype=torch.float16)
-        )  # thousands of rows: half the file
+        # Thousands of rows: half the file.
+        self.register_buffer("loadings", torch.zeros(vocab_size, size, dtype=torch.float16))
 
     def forward(self, expression: Tensor, gene_ids: Tensor, share: Tensor, is_padding: Tensor | None) -> Tensor:
         """Cells on the axes.

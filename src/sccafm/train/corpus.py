@@ -32,15 +32,14 @@ class Batch:
     activity: Tensor  # C G in [0, 1), level in cells like this one beside the usual level: 0.5 where they are equal
     programme: Tensor | None  # C M, rows sum to 1; absent where a trained model goes on
     dataset: str
-    whole: (
-        Tensor | None
-    )  # C k G, expression of each cell and its nearest ones before counts are thinned; absent without gains
+    # Expression of each cell and its nearest ones before counts are thinned, C k G; absent without gains.
+    whole: Tensor | None
     usual: Tensor  # G, the genes' usual levels in the species
 
     def to(self, device) -> "Batch":
         programme, whole = (None if x is None else x.to(device) for x in (self.programme, self.whole))
-        tokens, activity, usual = (x.to(device) for x in (self.tokens, self.activity, self.usual))
-        return Batch(tokens, activity, programme, self.dataset, whole, usual)
+        moved = self.tokens.to(device), self.activity.to(device), programme
+        return Batch(*moved, self.dataset, whole, self.usual.to(device))
 
 
 class Corpus:
