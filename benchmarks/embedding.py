@@ -661,9 +661,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     model = sccafm.load(options.model, device="cpu")
     path = options.out.with_suffix(".json")
-    kept = json.loads(path.read_text()) if path.exists() else {}
     for part in options.parts:
         text, figures = PARTS[part][1](options, model)
+        kept = json.loads(path.read_text()) if path.exists() else {}  # another part may have been written meanwhile
         kept[part] = {
             "text": text,
             "figures": figures,

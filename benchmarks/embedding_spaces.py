@@ -107,7 +107,7 @@ def designs(task: Task) -> dict[str, np.ndarray]:
         "PCA + 1/2 module, unit length": np.hstack([unit(pca), 0.5 * unit(z)]),
         "own": e,
         **{f"own + {w} module": np.hstack([e, w * f]) for w in (0.25, 0.35, 0.5, 0.7, 1.0)},
-        **{f"own + 0.5 module, {n} axes": np.hstack([e, 0.5 * unit(every[:, :n])]) for n in (16, 64, 128)},
+        **{f"own + 0.5 module, {n} axes": np.hstack([e, 0.5 * unit(every[:, :n])]) for n in (32, 64, 128)},
         "module, unit length": f,
     }
 

@@ -30,7 +30,7 @@ from sccafm.embedding.batches import Clusters, correct, unit
 
 GENES, COMPONENTS = 2000, 50
 GENE_POWER, POWER = 0.5, 0.1
-MODEL_COMPONENTS, MODEL_WEIGHT, MODEL_POWER = 32, 0.5, 0.5
+MODEL_COMPONENTS, MODEL_WEIGHT, MODEL_POWER = 16, 0.5, 0.5
 POOL = 10_000  # cells that the principal axes are fitted on, at most; more are drawn from
 LEAST_CELLS = 3
 
