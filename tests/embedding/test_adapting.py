@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -12,7 +13,7 @@ from test_embed import QUICK, ours  # noqa: F401 (a fixture)
 
 import sccafm
 from sccafm.data.input import read
-from sccafm.embedding.adapt import Adapt, adapt_efm, mutual_nearest_neighbors, read_adapt, told
+from sccafm.embedding.adapt import Adapt, Watch, adapt_efm, mutual_nearest_neighbors, read_adapt, told
 from sccafm.embedding.held_out import HeldOut, is_better, split
 
 JUDGED = dataclasses.replace(QUICK, held_out=0.3)
@@ -133,6 +134,21 @@ def test_a_gain_must_exceed_two_standard_errors():
     gaps = (gaps - gaps.mean()) / gaps.std(ddof=1)  # a standard error of 0.1
     assert not is_better(gaps + 0.15, old)
     assert is_better(gaps + 0.25, old)
+
+
+def test_a_score_that_rises_too_little_to_be_kept_is_no_miss():
+    """A training by epochs goes on as long as held-out cells gain, sure or not."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(6, 50))
+    means = np.array([0.0, 0.01, 0.02, 0.01, 0.015, 0.0])
+    looks = iter(noise - noise.mean(1, keepdims=True) + means[:, None])
+    judge = SimpleNamespace(scores=lambda efm: next(looks))
+    watched = Watch(judge, torch.nn.Linear(1, 1), SimpleNamespace(reserve=0.0, steps=100))
+    misses = []
+    for _ in range(5):
+        watched._look()
+        misses.append(watched.misses)
+    assert misses == [0, 0, 1, 2, 3] and watched.kept == 0
 
 
 def test_halves_of_the_molecules_add_up():

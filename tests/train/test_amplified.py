@@ -9,9 +9,10 @@ import torch
 from making import random_sfm, random_tokens, random_vgae, write_release
 from training import begun, data, killed_at, settings, train_sfm, weights_of  # noqa: F401
 
+from sccafm.data.neighbors import itself_first
 from sccafm.train.amplified import FLOOR, amplified, wanted
 from sccafm.train.config import EvidenceWeights, Gains
-from sccafm.train.corpus import Batch, itself_first
+from sccafm.train.corpus import Batch
 
 
 def plain(log, usual, gains, i, j):
@@ -89,7 +90,7 @@ def test_every_cell_departs_from_the_usual_cell_of_its_own_conditions():
 
 def test_a_cell_stands_before_its_neighbors():
     near = np.array([[4, 7, 1], [2, 5, 9]])
-    assert itself_first(np.array([7, 2]), near).tolist() == [[7, 4, 1], [2, 5, 9]]
+    assert itself_first(near, np.array([[7], [2]])).tolist() == [[7, 4, 1], [2, 5, 9]]
 
 
 @pytest.fixture(scope="module")

@@ -87,3 +87,17 @@ def test_the_same_cells_give_the_same_axes_and_too_few_are_refused(datasets):
         match="120 cells of 4 files, with 39 genes .* span at most 39 components, not 200; lower --efm.components",
     ):
         fit_components(datasets, 4, 200, V)
+
+
+def test_more_axes_than_the_cells_differ_along_are_refused():
+    alike = [dataset(s, species, n=2) for s, species in enumerate(("human", "human", "mouse"))]
+    for part in alike:  # each cell twenty times over
+        part.counts = sparse.vstack([part.counts] * 20, "csr")
+        part.train = np.arange(40)
+    with pytest.raises(ValueError, match="the cells differ along fewer than 10 axes; lower --efm.components"):
+        fit_components(alike, 3, 10, V)
+
+
+def test_the_more_files_there_are_the_fewer_cells_of_each_are_kept(datasets):
+    with pytest.raises(ValueError, match="8 cells of 4 files"):  # two of each
+        fit_components(datasets, 10_000, 30, V)

@@ -67,5 +67,10 @@ def smoothed(matrix: Matrix, columns: np.ndarray, k: int, seed: int = 0) -> Smoo
     found = NearestNeighbors(n_neighbors=k).fit(places).kneighbors(places, return_distance=False)
     own = np.arange(n)[:, None]  # equal cells may stand before a cell itself
     others = np.where((found == own).any(1, keepdims=True), found, np.concatenate([own, found[:, :-1]], 1))
-    order = np.argsort(others != own, axis=1, kind="stable")
-    return SmoothedMatrix(matrix, np.take_along_axis(others, order, 1))
+    return SmoothedMatrix(matrix, itself_first(others, own))
+
+
+def itself_first(near: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Neighbours with each cell before the others: equal cells may stand before a cell itself. C k, C 1 -> C k."""
+    order = np.argsort(near != own, axis=1, kind="stable")
+    return np.take_along_axis(near, order, 1)

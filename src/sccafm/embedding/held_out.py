@@ -80,7 +80,7 @@ class HeldOut:
 
 
 def is_better(new: np.ndarray, old: np.ndarray) -> bool:
-    """Whether paired scores rose by more than twice their standard error, because several looks are compared, and by more than rounding."""
+    """Whether paired scores rose by more than `SURE` standard errors, for several looks are compared, and by more than rounding."""
     gap = new - old
     return bool(gap.mean() > max(SURE * gap.std(ddof=1) / np.sqrt(len(gap)), LEAST_GAIN))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sccafm.nn.components import Components
+from sccafm.nn.components import Components, mixed
 from sccafm.nn.config import check_config
 from sccafm.nn.embedding import FLOAT32_EPS
 from sccafm.nn.layers import zero_padding
@@ -116,9 +116,7 @@ class CausalEFM(nn.Module):
 
     def levels(self, tokens: Tokens) -> Tensor:
         """Usual level of each gene in the cell's species, between the two where it is unknown: C G."""
-        share = self._species(tokens)
-        human, mouse = self.usual_level[:, tokens.gene_ids]  # each C G
-        return share[:, :1] * human + share[:, 1:] * mouse
+        return mixed(self.usual_level, tokens.gene_ids, self._species(tokens))
 
     def _species(self, tokens: Tokens) -> Tensor:
         """How much of each cell is human and mouse: C 2."""

@@ -16,8 +16,8 @@ class Components(nn.Module):
 
         d = unit(w (x - l))        e = unit(V' (d - m))
 
-    It depends on the cell and on which genes are read, whatever study the cell comes from. `unit` divides by the Euclidean length, so that the depth of a cell
-    counts less than its direction. `sccafm.train.components` fits the tables.
+    It depends on the cell and on which genes are read, whatever study the cell comes from. `unit` divides by the Euclidean length, so
+    that the depth of a cell counts less than its direction. `sccafm.train.components` fits the tables.
 
     Parameters
     ----------
@@ -56,8 +56,7 @@ class Components(nn.Module):
         -------
         C K, of length 1.
         """
-        level = share[:, :1] * self.level[0, gene_ids] + share[:, 1:] * self.level[1, gene_ids]
-        departure = self.weight[gene_ids] * (expression - level)  # C G
+        departure = self.weight[gene_ids] * (expression - mixed(self.level, gene_ids, share))  # C G
         mean = self.mean[gene_ids]
         if is_padding is not None:
             departure, mean = departure.masked_fill(is_padding, 0.0), mean.masked_fill(is_padding, 0.0)
@@ -68,3 +67,9 @@ class Components(nn.Module):
         if bool((gene_ids == gene_ids[:1]).all()):
             return departure @ self.loadings[gene_ids[0]].to(departure.dtype)
         return torch.einsum("cg,cgk->ck", departure, self.loadings[gene_ids].to(departure.dtype))
+
+
+def mixed(level: Tensor, gene_ids: Tensor, share: Tensor) -> Tensor:
+    """Usual level of each gene, between those of the two species by how much of each a cell is: 2 V, C G, C 2 -> C G."""
+    human, mouse = level[:, gene_ids]  # each C G
+    return share[:, :1] * human + share[:, 1:] * mouse

@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
+from sccafm.data.neighbors import itself_first
 from sccafm.data.tokenizer import tokenize
 from sccafm.model.layout import find_files, find_release
 from sccafm.model.weights import read_sections
@@ -140,7 +141,7 @@ class Corpus:
             programme = share * programme + (1 - share) / programme.shape[1]
         whole = None
         if self.config.gains.is_on:
-            near = itself_first(cells, dataset.neighbors[cells])[:, : self.config.gains.cells]
+            near = itself_first(dataset.neighbors[cells], cells[:, None])[:, : self.config.gains.cells]
             values = expression_of(dataset.counts[near.ravel()], dataset.columns[genes])
             whole = torch.from_numpy(values.reshape(*near.shape, -1))
         usual = torch.from_numpy(usual.astype(np.float32))
@@ -171,12 +172,6 @@ def draw_tokens(
     if part == "train":
         conditions = np.where(rng.random(conditions.shape) < config.mask_conditions, 0, conditions)
     return tokenize(expression, dataset.tokens[genes], may_regulate[genes], conditions), cells, genes
-
-
-def itself_first(cells: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """The same cells with each one before its neighbours: equal cells may stand before a cell itself. C, C k -> C k."""
-    order = np.argsort(near != cells[:, None], axis=1, kind="stable")
-    return np.take_along_axis(near, order, 1)
 
 
 def expression_of(counts: sparse.csr_matrix, columns: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ class Trainer(nn.Module):
         A trained model's contexts so keep their meaning, and the names that belong to them.
         """
         wanted = batch.programme
-        if self.config.weights.context and holds_contexts(self.config):
+        if teaches_contexts(self.config):
             with torch.no_grad():
                 wanted = self.teacher(factors.u.device)(batch.tokens).context()
         if wanted is None:
@@ -150,7 +150,12 @@ class Trainer(nn.Module):
 
 def needs_teacher(config: TrainSFM) -> bool:
     """Whether the model to start from is asked in training."""
-    return config.gains.is_on or (holds_contexts(config) and config.weights.context > 0)
+    return config.gains.is_on or teaches_contexts(config)
+
+
+def teaches_contexts(config: TrainSFM) -> bool:
+    """Whether contexts are held to those of the model to start from."""
+    return holds_contexts(config) and config.weights.context > 0
 
 
 @plain_torch()
@@ -266,7 +271,7 @@ def write_model(
         network.load_state_dict(read_weights(trained, name))
     copy_tables(files, folder)
     save_sfm(folder / "models", *networks)
-    if holds_contexts(config) and config.weights.context:
+    if teaches_contexts(config):
         carry_contexts(files, folder)
     write_card(folder / "models", config, networks[0].config, corpus.files, corpus.bad)
 
